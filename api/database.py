@@ -1,0 +1,44 @@
+"""The connection to PostgreSQL: one engine a process, one session a request or transaction."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from sqlalchemy import Engine, create_engine, exc
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.settings import settings
+
+OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)  # what a database that is away or overloaded raises
+
+# A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end.
+_CONNECT_ARGS = {"connect_timeout": 5, "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"}
+
+
+@cache
+def engine() -> Engine:
+    """The engine of this process; connects when first used.
+
+    FastAPI runs plain `def` endpoints in up to 40 threads, each of which needs a connection while it works.
+    """
+    return create_engine(
+        settings().database_url,
+        pool_size=10,
+        max_overflow=30,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args=_CONNECT_ARGS,
+    )
+
+
+@cache
+def sessions() -> sessionmaker[Session]:
+    """Makes sessions on `engine()`; what they loaded stays readable after a commit."""
+    return sessionmaker(engine(), expire_on_commit=False)
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session in one transaction: committed at the end of the block, rolled back by an exception."""
+    with sessions().begin() as session:
+        yield session

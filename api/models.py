@@ -1,0 +1,273 @@
+"""The tables of the record. Migrations (`migrations/`) produce exactly these; a test compares them."""
+
+import re
+import secrets
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Identity, Index, MetaData, Text, false, func, text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = dict[str, Any]
+
+
+class Status(StrEnum):
+    """The public state of a job or evaluation. An evaluation is never validating or paused."""
+
+    VALIDATING_FILES = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+
+class Phase(StrEnum):
+    """What a job is doing within its status."""
+
+    PROVISIONING = "provisioning"
+    LOADING_MODEL = "loading_model"
+    ROLLOUT = "rollout"
+    LEARNING = "learning"
+    EVALUATING = "evaluating"
+    CHECKPOINTING = "checkpointing"
+    PAUSING = "pausing"
+    CANCELLING = "cancelling"
+    RECOVERING = "recovering"
+    FINALIZING = "finalizing"
+
+
+class Level(StrEnum):
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+class ModelKind(StrEnum):
+    """What an evaluation scores: the model before training, or a checkpoint of the run."""
+
+    BASE = "base"
+    CHECKPOINT = "checkpoint"
+
+
+class Task(StrEnum):
+    """The Celery task that an outbox row asks for."""
+
+    RUN_JOB = "worker.tasks.run_job"
+    RUN_EVALUATION = "worker.tasks.run_evaluation"
+
+
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody can guess: `job-`, `eval-` or `file-` and 24 base32 characters (120 random bits)."""
+    return f"{prefix}-" + "".join(secrets.choice(_BASE32) for _ in range(24))
+
+
+def is_id(prefix: str, text: str) -> bool:
+    """Whether `text` could be an id of ours; what cannot be is not looked up."""
+    return re.fullmatch(f"{prefix}-[{_BASE32}]{{24}}", text) is not None
+
+
+def _states(states: type[StrEnum], name: str) -> Enum:
+    """Text with a CHECK of its values: a native PostgreSQL enum cannot lose a value again."""
+    return Enum(
+        states,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text(),
+        int: BigInteger(),
+        datetime: TIMESTAMP(timezone=True),
+        Json: JSONB(none_as_null=True),
+        list[Json]: JSONB(none_as_null=True),
+    }
+
+
+class Leased:
+    """The columns of a row that a worker claims, holds by a lease and ends. Only `api/record.py` writes them."""
+
+    status: Mapped[Status] = mapped_column(_states(Status, "status"))
+    phase: Mapped[Phase | None] = mapped_column(_states(Phase, "phase"))
+    status_reason: Mapped[Json | None]  # {code, fault, message, retryable}
+    attempt: Mapped[int] = mapped_column(server_default="0")  # how often it was claimed
+    crashes: Mapped[int] = mapped_column(server_default="0")  # attempts that ended without being asked to
+    cancel_requested: Mapped[bool] = mapped_column(server_default=false())
+    lease_owner: Mapped[str | None]
+    lease_token: Mapped[UUID | None]  # fences off every write of an earlier holder
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # the last time it became queued
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Job(Leased, Base):
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    spec: Mapped[Json]  # what the user asked for, defaults filled in
+    resolved_spec: Mapped[Json]  # the same with uploaded files and relative paths as absolute paths: what runs
+    evaluation_spec: Mapped[Json | None]  # scores the base model; a checkpoint's differs in its model
+    step: Mapped[int] = mapped_column(server_default="0")  # the last step recorded
+    steps: Mapped[int]
+
+    __table_args__ = (
+        Index("ix_jobs_created_at_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_status_created_at_id", "status", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_lease_expires_at", "lease_expires_at", postgresql_where=text("status = 'running'")),
+    )
+
+
+class Evaluation(Leased, Base):
+    __tablename__ = "evaluations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    model_kind: Mapped[ModelKind] = mapped_column(_states(ModelKind, "model_kind"))
+    step: Mapped[int]  # of the checkpoint; 0 for the base model
+    spec: Mapped[Json]  # evaluator.config.EvaluationSpec
+    result: Mapped[Json | None]  # `result.json` of the evaluation's folder
+
+    __table_args__ = (
+        CheckConstraint("status NOT IN ('validating_files', 'paused')", name="evaluation_status"),
+        Index("uq_evaluations_job_id_step_model_kind", "job_id", "step", "model_kind", unique=True),
+        Index("ix_evaluations_status_created_at", "status", "created_at"),
+    )
+
+
+class Event(Base):
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    step: Mapped[int | None]
+    level: Mapped[Level] = mapped_column(_states(Level, "level"))
+    type: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[Json] = mapped_column(server_default=text("'{}'::jsonb"))
+    reported_at: Mapped[datetime | None]  # the run's own clock, where the run wrote the event
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_events_job_id_id", "job_id", "id"),)
+
+
+class StepMetrics(Base):
+    """Metrics of a step, kept for each attempt; the latest attempt of a step counts."""
+
+    __tablename__ = "step_metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    metrics: Mapped[Json]  # name -> number
+    reported_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_step_metrics_job_id_step_attempt", "job_id", "step", text("attempt DESC")),)
+
+
+class Sample(Base):
+    """One prompt of a step with its completions, rewards and advantages."""
+
+    __tablename__ = "samples"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # line in the step's file, from 0
+    problem_id: Mapped[str]
+    prompt: Mapped[str]
+    answer: Mapped[str]
+    completions: Mapped[list[Json]]
+
+
+class Checkpoint(Base):
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    path: Mapped[str]  # relative to the run folder
+    final: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class File(Base):
+    """An uploaded data set."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    filename: Mapped[str]
+    format: Mapped[str]  # jsonl or parquet
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    rows: Mapped[int]
+    columns: Mapped[list[str]] = mapped_column(JSONB)  # names, in their order in the file
+    path: Mapped[str]  # relative to the data folder
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("format IN ('jsonl', 'parquet')", name="format"),
+        Index("ix_files_created_at_id", text("created_at DESC"), text("id DESC")),
+    )
+
+
+class Worker(Base):
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    queue: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Outbox(Base):
+    """A hint to be published: written with the change that needs it, deleted when the broker has it."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    task: Mapped[Task] = mapped_column(_states(Task, "task"))
+    key: Mapped[str]  # the id of the job or evaluation
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Tail(Base):
+    """How many bytes of a file of the run folder are in the record."""
+
+    __tablename__ = "tails"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    file: Mapped[str] = mapped_column(primary_key=True)
+    bytes: Mapped[int]

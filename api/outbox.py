@@ -1,0 +1,31 @@
+"""The relay: publishes the hints that were committed, and only those."""
+
+from sqlalchemy import delete, select
+
+from api.database import transaction
+from api.models import Outbox
+from api.queue import publish
+
+_BATCH = 100
+
+
+def drain() -> int:
+    """Publish what waits in the outbox, oldest first; returns how many hints. Raises the errors of an outage.
+
+    Relays of several API processes share the work: each takes rows that no other has locked. A hint is deleted after it
+    was published, so a crash in between publishes it twice, which a claim makes harmless.
+    """
+    published = 0
+    while count := _drain_batch():
+        published += count
+    return published
+
+
+def _drain_batch() -> int:
+    with transaction() as session:
+        query = select(Outbox).order_by(Outbox.id).limit(_BATCH).with_for_update(skip_locked=True)
+        hints = session.scalars(query).all()
+        for hint in hints:
+            publish(hint.task, hint.key)
+        session.execute(delete(Outbox).where(Outbox.id.in_([hint.id for hint in hints])))
+        return len(hints)

@@ -1,0 +1,100 @@
+"""Looks at what a spec points to before a job is made of it, so that a mistake costs a second and not a queue."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from api.models import File, Json, is_id
+from api.settings import settings
+from evaluator.benchmarks import evaluation_of, find_benchmark
+from evaluator.config import Benchmark, EvaluationSpec
+from trainer.config import Dataset, Evaluation, JobSpec, Model
+from trainer.data import check_sources, is_local, iter_problems
+from trainer.strict import SpecError
+
+_UPLOADED = "file-"
+_ROWS = 1000  # of each source that are read
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is recorded of a job: what the user asked for, what runs, and how the base model is scored."""
+
+    spec: JobSpec
+    resolved: JobSpec
+    evaluation: EvaluationSpec | None
+
+    def as_json(self) -> tuple[Json, Json, Json | None]:
+        evaluation = None if self.evaluation is None else self.evaluation.model_dump(mode="json")
+        return self.spec.model_dump(mode="json"), self.resolved.model_dump(mode="json"), evaluation
+
+
+def plan(session: Session, spec: JobSpec) -> Plan:
+    """Check the model, the dataset and the benchmarks of `spec`; raises SpecError with the dotted place of the first fault."""
+    resolved = spec.model_copy(
+        update={
+            "model": _resolve_model(spec.model),
+            "dataset": _resolve_dataset(session, spec.dataset),
+            "evaluation": _resolve_evaluation(spec.evaluation),
+        }
+    )
+    check_sources(resolved, _ROWS)
+    return Plan(spec, resolved, _plan_evaluation(resolved))
+
+
+def _plan_evaluation(job: JobSpec) -> EvaluationSpec | None:
+    names: set[str] = set()
+    for number, asked in enumerate(job.evaluation.benchmarks):
+        param = f"evaluation.benchmarks.{number}"
+        benchmark = find_benchmark(asked, param)
+        if benchmark.name in names:
+            raise SpecError(param, f"a second benchmark has the name {benchmark.name!r}")
+        names.add(benchmark.name)
+        _check_rows(benchmark, param)
+    return evaluation_of(job, job.model) if names else None
+
+
+def _check_rows(benchmark: Benchmark, param: str) -> None:
+    if not is_local(benchmark.path):
+        return
+    try:
+        list(islice(iter_problems(benchmark, param), _ROWS))
+    except SpecError as error:  # its place in the benchmark's own entry, which the user did not write
+        raise SpecError(param, error.message) from error
+
+
+def _resolve_model(model: Model) -> Model:
+    folder = _path(model.path, "model.path")
+    return model.model_copy(update={"path": str(folder.resolve())}) if folder.is_dir() else model
+
+
+def _resolve_dataset(session: Session, dataset: Dataset) -> Dataset:
+    path = _path(dataset.path, "dataset.path")
+    if dataset.path.startswith(_UPLOADED) and "/" not in dataset.path and not path.exists():
+        file = session.get(File, dataset.path) if is_id("file", dataset.path) else None
+        if file is None:
+            raise SpecError("dataset.path", f"no uploaded file has the id {dataset.path!r}")
+        return dataset.model_copy(update={"path": str(settings().data_dir.resolve() / file.path)})
+    return dataset.model_copy(update={"path": str(path.resolve())}) if is_local(dataset.path) else dataset
+
+
+def _resolve_evaluation(evaluation: Evaluation) -> Evaluation:
+    found = [_resolve_benchmark(name, number) for number, name in enumerate(evaluation.benchmarks)]
+    return evaluation.model_copy(update={"benchmarks": tuple(found)})
+
+
+def _resolve_benchmark(name: str, number: int) -> str:
+    path = _path(name, f"evaluation.benchmarks.{number}")
+    return str(path.resolve()) if path.is_file() else name
+
+
+def _path(text: str, param: str) -> Path:
+    """Raises SpecError for what no file system can hold (a name that is too long)."""
+    path = Path(text)
+    try:
+        path.exists()
+    except OSError as error:
+        raise SpecError(param, f"this cannot be a path: {error.strerror}") from error
+    return path

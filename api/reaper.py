@@ -1,0 +1,47 @@
+"""Takes back what silent workers hold, and makes up for messages that the broker lost. One API process acts at a time."""
+
+import logging
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.database import transaction
+from api.models import Evaluation, Job, Task
+from api.queue import waiting
+from api.record import Leased, hint_again, reap
+
+logger = logging.getLogger(__name__)
+
+LEADER_LOCK = 0x72656170  # "reap": an advisory lock, held by the one that acts
+# In the order in which rows are locked, see api/record.py.
+_TABLES: tuple[tuple[Leased, Task], ...] = ((Evaluation, Task.RUN_EVALUATION), (Job, Task.RUN_JOB))
+
+
+def look() -> bool:
+    """Move on what has an expired lease, and hint again at what waits with no message; False if another reaper acts.
+
+    Raises the errors of an outage.
+    """
+    with transaction() as session:
+        if not _leads(session):
+            return False
+        for table, _ in _TABLES:
+            for status, keys in reap(session, table).items():
+                if keys:
+                    logger.warning("lease expired, now %s: %s", status, ", ".join(keys))
+    _replace_lost_hints()
+    return True
+
+
+def _replace_lost_hints() -> None:
+    """An empty queue beside rows that wait means lost messages (a flushed or restored broker, a worker killed at receipt)."""
+    empty = [table for table, task in _TABLES if waiting(task) == 0]
+    with transaction() as session:
+        if empty and _leads(session):
+            for table in empty:
+                hint_again(session, table)
+
+
+def _leads(session: Session) -> bool:
+    """Until the end of this transaction no other process reaps."""
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(LEADER_LOCK))))

@@ -1,0 +1,357 @@
+"""The one file that writes `status`: jobs and evaluations are created, claimed, held and ended here.
+
+Every function works in the caller's transaction. Each change of status is one guarded UPDATE; no row changed means that
+someone else won. The event that tells of a change is written in the same transaction. All times are the database's.
+Rows are locked evaluation first, then its job, so that no two transactions wait for each other.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, case, func, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from api.models import TERMINAL, Evaluation, Event, Job, Json, Level, ModelKind, Outbox, Phase, Status, Task, new_id
+from api.settings import settings
+
+Leased = type[Job] | type[Evaluation]
+
+
+class LeaseLostError(Exception):
+    """Someone else holds the row, or it has ended: nothing was written, and the holder must stop its process."""
+
+
+class UnknownJobError(LookupError):
+    """No job has this id."""
+
+
+class JobEndedError(Exception):
+    """The job is in a terminal status, which never changes."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(f"the job has already {status}" if status is Status.SUCCEEDED else f"the job is already {status}")
+        self.status = status
+
+
+class Fault(StrEnum):
+    USER = "user"
+    SYSTEM = "system"
+    INFRA = "infra"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a job is in its status: a code for programs, whose fault, a sentence for people."""
+
+    code: str
+    fault: Fault
+    message: str
+    retryable: bool = False
+
+    def as_json(self) -> Json:
+        return asdict(self)
+
+
+CANCELLED = Reason("cancelled", Fault.USER, "Cancelled on request.")
+WORKER_LOST = Reason("worker_lost", Fault.INFRA, "The worker stopped sending heartbeats.", retryable=True)
+
+_HAS = (Status.SUCCEEDED, Status.FAILED)  # a job has failed, and is queued
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run a job or evaluation and to write about it, until the lease is lost."""
+
+    table: Leased
+    id: str  # of the job or evaluation
+    job_id: str
+    lease_token: UUID
+    attempt: int  # from 1
+    spec: Json  # JobSpec or EvaluationSpec, as it goes to config.json
+
+
+class Lease(StrEnum):
+    """What a heartbeat found."""
+
+    HELD = "held"
+    CANCEL_REQUESTED = "cancel_requested"  # still held: stop the process, then `finish` as cancelled
+    LOST = "lost"  # kill the process group and leave
+
+
+def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | None) -> str:
+    """Insert a queued job with its event and hint, and the evaluation of its base model where the spec asks for one.
+
+    `spec` is what the user asked for, `resolved` what runs (paths absolute), `evaluation` an EvaluationSpec of the
+    base model or None. Returns the id.
+    """
+    job_id = new_id("job")
+    session.execute(
+        insert(Job).values(
+            id=job_id,
+            name=spec["name"],
+            spec=spec,
+            resolved_spec=resolved,
+            evaluation_spec=evaluation,
+            status=Status.QUEUED,
+            steps=spec["steps"],
+        )
+    )
+    add_event(session, job_id, 0, "status", "The job is queued.", {"status": Status.QUEUED})
+    _hint(session, Task.RUN_JOB, [job_id])
+    if evaluation is not None and spec["evaluation"]["base"]:
+        schedule_evaluation(session, job_id, ModelKind.BASE, 0, evaluation)
+    return job_id
+
+
+def schedule_evaluation(session: Session, job_id: str, kind: ModelKind, step: int, spec: Json) -> str | None:
+    """Queue an evaluation with its hint; None if this model of this job already has one."""
+    row = {"id": new_id("eval"), "job_id": job_id, "model_kind": kind, "step": step, "spec": spec, "status": Status.QUEUED}
+    made = session.execute(upsert(Evaluation).values(row).on_conflict_do_nothing().returning(*_told(Evaluation))).one_or_none()
+    if made is None:
+        return None
+    _tell(session, Evaluation, made, Status.QUEUED, None)
+    _hint(session, Task.RUN_EVALUATION, [made.id])
+    return str(made.id)
+
+
+def claim_job(session: Session, job_id: str, owner: str) -> Claim | None:
+    """Take a queued job; None if it is not queued (any more). `owner` names the worker for people."""
+    return _claim(session, Job, job_id, owner, Job.resolved_spec)
+
+
+def claim_evaluation(session: Session, evaluation_id: str, owner: str) -> Claim | None:
+    """Take a queued evaluation; None if it is not queued (any more)."""
+    return _claim(session, Evaluation, evaluation_id, owner, Evaluation.spec)
+
+
+def _claim(session: Session, table: Leased, key: str, owner: str, spec: InstrumentedAttribute[Json]) -> Claim | None:
+    taken = session.execute(
+        update(table)
+        .where(table.id == key, table.status == Status.QUEUED, ~table.cancel_requested)
+        .values(
+            status=Status.RUNNING,
+            phase=case((table.attempt > 0, Phase.RECOVERING), else_=Phase.PROVISIONING),
+            status_reason=None,
+            attempt=table.attempt + 1,
+            lease_owner=owner,
+            lease_token=func.gen_random_uuid(),
+            lease_expires_at=_lease_end(),
+            started_at=func.coalesce(table.started_at, func.now()),
+        )
+        .returning(*_told(table), table.lease_token, spec.label("document"))
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if taken is None:
+        return None
+    _tell(session, table, taken, Status.RUNNING, None)
+    return Claim(table, key, taken.job_id, taken.lease_token, taken.attempt, taken.document)
+
+
+def heartbeat(session: Session, claim: Claim) -> Lease:
+    """Extend the lease; tells whether it is still held and whether the job is to be cancelled."""
+    cancel = session.scalar(
+        update(claim.table)
+        .where(*_held(claim))
+        .values(lease_expires_at=_lease_end())
+        .returning(claim.table.cancel_requested)
+        .execution_options(synchronize_session=False)
+    )
+    if cancel is None:
+        return Lease.LOST
+    return Lease.CANCEL_REQUESTED if cancel else Lease.HELD
+
+
+def hold(session: Session, claim: Claim) -> None:
+    """Keep the row from changing hands until this transaction ends; raises LeaseLostError where it already has."""
+    if session.scalar(select(claim.table.id).where(*_held(claim)).with_for_update(key_share=True)) is None:
+        raise LeaseLostError(claim.id)
+
+
+def set_phase(session: Session, claim: Claim, phase: Phase) -> None:
+    """Say what the run is doing; a run that is being cancelled stays in that phase. Raises LeaseLostError."""
+    table = claim.table
+    changed = session.scalar(
+        update(table)
+        .where(*_held(claim))
+        .values(phase=case((table.cancel_requested, table.phase), else_=phase))
+        .returning(table.id)
+        .execution_options(synchronize_session=False)
+    )
+    if changed is None:
+        raise LeaseLostError(claim.id)
+
+
+def finish(session: Session, claim: Claim, status: Status, reason: Reason | None, result: Json | None = None) -> bool:
+    """End a job or evaluation in a terminal status; False if the lease was lost, and nothing was written.
+
+    `reason` is None for succeeded. `result` is the evaluation's `result.json`; a job has none.
+    """
+    if status not in TERMINAL:
+        raise ValueError(f"{status} is no terminal status")
+    values = {} if result is None else {"result": result}
+    return bool(_end(session, claim.table, _held(claim), status, reason, **values))
+
+
+def requeue(session: Session, claim: Claim, reason: Reason, *, crashed: bool) -> Status | None:
+    """Give a job or evaluation back that has not ended; tells what became of it, None if the lease was lost.
+
+    Cancelled if that was asked for. Otherwise queued again, unless this was the last of `max_attempts` crashes: then
+    failed for `reason`. A process that stopped because it was told to has not crashed.
+    """
+    for status, keys in _release(session, claim.table, _held(claim), reason, crashed=crashed).items():
+        if keys:
+            return status
+    return None
+
+
+def request_cancel(session: Session, job_id: str) -> Status:
+    """Cancel a job: at once if it does not run, else by asking its worker. Its evaluations are cancelled with it.
+
+    Raises UnknownJobError, or JobEndedError if it is in a terminal status. Asking again while it runs changes nothing.
+    """
+    waiting = (Status.VALIDATING_FILES, Status.QUEUED, Status.PAUSED)
+    session.execute(select(Evaluation.id).where(Evaluation.job_id == job_id).with_for_update(key_share=True))
+    status = session.scalar(select(Job.status).where(Job.id == job_id).with_for_update(key_share=True))
+    if status is None:
+        raise UnknownJobError(job_id)
+    if status in TERMINAL:
+        raise JobEndedError(status)
+    _cancel(session, Job, (Job.id == job_id,), waiting)
+    _cancel(session, Evaluation, (Evaluation.job_id == job_id,), waiting)
+    return Status.RUNNING if status is Status.RUNNING else Status.CANCELLED
+
+
+def _cancel(session: Session, table: Leased, which: Iterable[ColumnElement[bool]], waiting: tuple[Status, ...]) -> None:
+    _end(session, table, (*which, table.status.in_(waiting)), Status.CANCELLED, CANCELLED, cancel_requested=True)
+    asked = session.execute(
+        update(table)
+        .where(*which, table.status == Status.RUNNING, ~table.cancel_requested)
+        .values(cancel_requested=True, phase=Phase.CANCELLING)
+        .returning(*_told(table))
+        .execution_options(synchronize_session=False)
+    )
+    for row in asked.all():
+        add_event(session, row.job_id, row.attempt, "cancel_requested", f"{row.subject} was asked to stop.")
+
+
+def reap(session: Session, table: Leased) -> dict[Status, list[str]]:
+    """Take back what silent workers hold; tells which ids were cancelled, queued again or failed."""
+    return _release(session, table, (table.lease_expires_at < func.now(),), WORKER_LOST, crashed=True)
+
+
+def hint_again(session: Session, table: Leased) -> list[str]:
+    """Write new hints for what has been queued for `hint_seconds`; for when the broker's queue is found empty."""
+    age = func.now() - timedelta(seconds=settings().hint_seconds)
+    query = select(table.id).where(table.status == Status.QUEUED, table.queued_at < age).order_by(table.created_at, table.id)
+    keys = list(session.scalars(query))
+    _hint(session, _task(table), keys)
+    return keys
+
+
+def _release(
+    session: Session, table: Leased, guards: tuple[ColumnElement[bool], ...], reason: Reason, *, crashed: bool
+) -> dict[Status, list[str]]:
+    """Move running rows on whose process is gone. One of three guarded updates takes each, in this order."""
+    running = (*guards, table.status == Status.RUNNING)
+    crashes = table.crashes + (1 if crashed else 0)
+    cancelled = _end(session, table, (*running, table.cancel_requested.is_(True)), Status.CANCELLED, CANCELLED)
+    queued = _move(
+        session,
+        table,
+        (*running, crashes < settings().max_attempts),
+        Status.QUEUED,
+        reason,
+        phase=Phase.RECOVERING,
+        crashes=crashes,
+        queued_at=func.now(),
+    )
+    _hint(session, _task(table), queued)
+    failed = _end(session, table, running, Status.FAILED, reason, crashes=crashes)
+    return {Status.CANCELLED: cancelled, Status.QUEUED: queued, Status.FAILED: failed}
+
+
+def _end(
+    session: Session, table: Leased, guards: Iterable[ColumnElement[bool]], status: Status, reason: Reason | None, **values: Any
+) -> list[str]:
+    live = table.status.not_in(TERMINAL)
+    return _move(session, table, (*guards, live), status, reason, phase=None, finished_at=func.now(), **values)
+
+
+def _move(
+    session: Session, table: Leased, guards: Iterable[ColumnElement[bool]], status: Status, reason: Reason | None, **values: Any
+) -> list[str]:
+    """The guarded UPDATE that gives rows a status nobody holds, with the event of each; returns the ids that changed."""
+    moved = session.execute(
+        update(table)
+        .where(*guards)
+        .values(
+            status=status,
+            status_reason=reason and reason.as_json(),
+            lease_owner=None,
+            lease_token=None,
+            lease_expires_at=None,
+            **values,
+        )
+        .returning(*_told(table))
+        .execution_options(synchronize_session=False)
+    ).all()
+    for row in moved:
+        _tell(session, table, row, status, reason)
+    return [row.id for row in moved]
+
+
+def _told(table: Leased) -> tuple[ColumnElement[Any], ...]:
+    """What an event needs to know of a row that changed: id, job_id, attempt, and in `subject` what people call it."""
+    if not issubclass(table, Evaluation):
+        return table.id.expression, table.id.label("job_id"), table.attempt.expression, literal("The job").label("subject")
+    of_checkpoint = func.concat("The evaluation of the checkpoint of step ", table.step)
+    subject = case((table.model_kind == ModelKind.BASE, "The evaluation of the base model"), else_=of_checkpoint)
+    return table.id.expression, table.job_id.expression, table.attempt.expression, subject.label("subject")
+
+
+def _tell(session: Session, table: Leased, row: Row[Any], status: Status, reason: Reason | None) -> None:
+    data: Json = {"status": status, **({"reason": reason.as_json()} if reason else {})}
+    level = Level.ERROR if status is Status.FAILED else Level.INFO
+    message = f"{row.subject} {'has' if status in _HAS else 'is'} {status}." + (f" {reason.message}" if reason else "")
+    if table is Evaluation:
+        add_event(
+            session, row.job_id, 0, "evaluation", message, {**data, "evaluation_id": row.id, "attempt": row.attempt}, level
+        )
+    else:
+        add_event(session, row.job_id, row.attempt, "status", message, data, level)
+
+
+def add_event(
+    session: Session, job_id: str, attempt: int, kind: str, message: str, data: Json | None = None, level: Level = Level.INFO
+) -> None:
+    """Write an event of the service about a job; `attempt` is 0 for what belongs to none.
+
+    It takes the job's row, as everyone does who writes events: a reader that goes on behind the last id it saw would miss
+    an event that gets its id earlier and is committed later.
+    """
+    session.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
+    row = {"job_id": job_id, "attempt": attempt, "level": level, "type": kind, "message": message, "data": data or {}}
+    session.execute(insert(Event).values(row))
+
+
+def _hint(session: Session, task: Task, keys: list[str]) -> None:
+    if keys:
+        session.execute(insert(Outbox), [{"task": task, "key": key} for key in keys])
+
+
+def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    table = claim.table
+    return (table.id == claim.id, table.lease_token == claim.lease_token, table.status == Status.RUNNING)
+
+
+def _lease_end() -> ColumnElement[Any]:
+    return func.now() + timedelta(seconds=settings().lease_seconds)
+
+
+def _task(table: Leased) -> Task:
+    return Task.RUN_EVALUATION if table is Evaluation else Task.RUN_JOB

@@ -1,0 +1,60 @@
+"""Jobs: create, list, read, cancel."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api import record, record_read
+from api.body import JsonBody
+from api.dependencies import RelayDep, SessionDep
+from api.models import Job, Status
+from api.openapi import JOB_BODY
+from api.preflight import plan
+from api.record_read import find_job
+from api.schemas import JobView, Listing
+from trainer.config import JobSpec
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post("", status_code=HTTPStatus.CREATED, openapi_extra={"requestBody": JOB_BODY})
+def create_job(body: JsonBody, session: SessionDep, relay: RelayDep, request: Request, response: Response) -> JobView:
+    """Queue a job. The spec and what it points to are checked first; a spec with a fault leaves nothing behind."""
+    spec = JobSpec.parse(body)
+    with session.begin():
+        planned = plan(session, spec)
+        job_id = record.create_job(session, *planned.as_json())
+    relay.wake()
+    response.headers["location"] = request.url_for("get_job", job_id=job_id).path
+    return JobView.of(find_job(session, job_id))
+
+
+@router.get("")
+def list_jobs(
+    session: SessionDep,
+    after: Annotated[str | None, Query(description="The id of the last job of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    status: Status | None = None,
+) -> Listing[JobView]:
+    """Jobs, newest first."""
+    last = None if after is None else find_job(session, after)
+    jobs, has_more = record_read.page(session, Job, last, limit, record_read.with_status(status))
+    return Listing(data=[JobView.of(job) for job in jobs], has_more=has_more)
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, session: SessionDep) -> JobView:
+    """One job: status, phase, progress, spec."""
+    return JobView.of(find_job(session, job_id))
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, session: SessionDep) -> JobView:
+    """Stop a job: at once where it waits; where it runs it is asked to stop, and is cancelled when its process has ended.
+
+    409 for a job that has ended.
+    """
+    with session.begin():
+        record.request_cancel(session, job_id)
+    return JobView.of(find_job(session, job_id))

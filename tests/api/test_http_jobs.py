@@ -1,0 +1,183 @@
+"""Jobs over HTTP: created, listed, read, cancelled, and what a run has recorded."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from api.database import transaction
+from api.ingest import Span, store_checkpoint, store_events, store_metrics, store_samples
+from api.models import Json, Status, Task
+from api.openapi import JOB_EXAMPLE
+from api.queue import waiting
+from api.record import Claim, finish
+from api.settings import settings
+from tests.api.conftest import claimed
+from tests.conftest import wait_until
+from trainer.config import JobSpec
+
+
+def test_a_created_job_is_read_listed_and_published(client: httpx.Client, spec: Json) -> None:
+    made = client.post("/v1/jobs", json=spec)
+    assert made.status_code == 201
+    job = made.json()
+    assert made.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["object"], job["status"], job["name"], job["steps"], job["step"]) == ("job", "queued", "sums", 10, 0)
+    assert job["spec"] == JobSpec.parse(spec).model_dump(mode="json")
+    assert client.get(made.headers["location"]).json() == job
+    assert client.get("/v1/jobs").json() == {"object": "list", "data": [job], "has_more": False}
+    wait_until(lambda: waiting(Task.RUN_JOB) == 1)
+
+
+def test_jobs_are_paged_newest_first_and_filtered_by_status(client: httpx.Client, new_job: Callable[..., str]) -> None:
+    jobs = [new_job() for _ in range(5)][::-1]
+    first = client.get("/v1/jobs", params={"limit": 2}).json()
+    assert [job["id"] for job in first["data"]] == jobs[:2]
+    assert first["has_more"]
+    rest = client.get("/v1/jobs", params={"limit": 3, "after": jobs[1]}).json()
+    assert [job["id"] for job in rest["data"]] == jobs[2:]
+    assert not rest["has_more"]
+    claimed(jobs[3])
+    running = client.get("/v1/jobs", params={"status": "running"}).json()
+    assert [(job["id"], job["worker"]) for job in running["data"]] == [(jobs[3], "worker-1")]
+    assert len(client.get("/v1/jobs", params={"status": "queued"}).json()["data"]) == 4
+
+
+def test_a_queued_job_is_cancelled_and_then_stays_so(client: httpx.Client, spec: Json) -> None:
+    job_id = client.post("/v1/jobs", json=spec).json()["id"]
+    cancelled = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert cancelled.json()["status_reason"]["fault"] == "user"
+    again = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "job_ended")
+
+
+def test_a_running_job_is_asked_to_stop(client: httpx.Client, running: Callable[..., Claim]) -> None:
+    claim = running()
+    for _ in range(2):
+        asked = client.post(f"/v1/jobs/{claim.job_id}/cancel").json()
+        assert (asked["status"], asked["phase"], asked["cancel_requested"]) == ("running", "cancelling", True)
+
+
+def test_what_a_run_recorded_is_read(client: httpx.Client, running: Callable[..., Claim], spec: Json) -> None:
+    claim = running(evaluation={"benchmarks": [spec["dataset"]["path"]]})
+    run = f"/v1/jobs/{claim.job_id}"
+    completion = {
+        "text": "2",
+        "tokens": 1,
+        "finish_reason": "stop",
+        "reward": 1.0,
+        "by_grader": {"math": 1.0},
+        "advantage": 0.5,
+    }
+    sample = {"step": 1, "problem_id": "p-1", "prompt": "1+1=", "answer": "2", "completions": [completion]}
+    warning = {"time": 1.0, "step": 1, "level": "warn", "type": "warning", "message": "slow", "data": {"seconds": 3}}
+    with transaction() as session:
+        lines = [{"step": n, "time": 1.0, "metrics": {"reward": n / 10, "loss": -n / 10}} for n in (1, 2)]
+        store_metrics(session, claim, lines, Span("metrics.jsonl", 0, 10))
+        store_events(session, claim, [warning], Span("events.jsonl", 0, 10))
+        store_samples(session, claim, 1, [sample])
+        store_checkpoint(session, claim, 10, "checkpoints/step_10", final=True)
+    curves = client.get(f"{run}/metrics").json()
+    assert curves["names"] == ["loss", "reward"]
+    assert curves["series"]["reward"] == {"step": [1, 2], "value": [0.1, 0.2]}
+    some = client.get(f"{run}/metrics", params={"names": "loss", "from_step": 2}).json()
+    assert some["series"] == {"loss": {"step": [2], "value": [-0.2]}}
+    events = client.get(f"{run}/events").json()["data"]
+    assert [event["type"] for event in events] == ["status", "evaluation", "status", "warning", "evaluation"]
+    assert (events[3]["level"], events[3]["data"], events[3]["attempt"]) == ("warn", {"seconds": 3}, 1)
+    page = client.get(f"{run}/events", params={"after": events[0]["id"], "limit": 1}).json()
+    assert (page["data"], page["has_more"]) == ([events[1]], True)
+    expected = {"object": "sample", "attempt": 1, **sample}
+    assert client.get(f"{run}/samples").json()["data"] == [expected]
+    assert client.get(f"{run}/samples", params={"step": 1}).json()["data"] == [expected]
+    assert client.get(f"{run}/samples", params={"step": 7}).json()["data"] == []
+    [base, final] = client.get(f"{run}/evaluations").json()["data"]
+    assert (base["model_kind"], final["model_kind"], final["step"]) == ("base", "checkpoint", 10)
+    assert client.get(run).json()["step"] == 2
+
+
+def test_a_checkpoint_is_available_while_its_folder_is_complete(client: httpx.Client, running: Callable[..., Claim]) -> None:
+    claim = running()
+    with transaction() as session:
+        store_checkpoint(session, claim, 5, "checkpoints/step_5", final=False)
+    folder = settings().run_folder(claim.job_id) / "checkpoints" / "step_5"
+
+    def listed() -> Json:
+        [checkpoint] = client.get(f"/v1/jobs/{claim.job_id}/checkpoints").json()["data"]
+        return {key: checkpoint[key] for key in ("step", "final", "path", "available")}
+
+    assert listed() == {"step": 5, "final": False, "path": str(folder), "available": False}
+    folder.mkdir(parents=True)
+    (folder / "COMPLETE").touch()
+    assert listed()["available"] is True
+
+
+def test_a_finished_job_tells_when_and_why(client: httpx.Client, running: Callable[..., Claim]) -> None:
+    claim = running()
+    with transaction() as session:
+        finish(session, claim, Status.SUCCEEDED, None)
+    job = client.get(f"/v1/jobs/{claim.job_id}").json()
+    assert (job["status"], job["phase"], job["status_reason"], job["worker"]) == ("succeeded", None, None, None)
+    assert job["created_at"] <= job["started_at"] <= job["finished_at"]
+    assert job["finished_at"].endswith("Z")
+
+
+@pytest.mark.parametrize("path", ["", "/metrics", "/events", "/checkpoints", "/evaluations", "/samples"])
+@pytest.mark.parametrize("job_id", ["job-aaaaaaaaaaaaaaaaaaaaaaaa", "nonsense", "%00", "%ff", "a" * 3000])
+def test_an_unknown_job_is_404(client: httpx.Client, job_id: str, path: str) -> None:
+    answer = client.get(f"/v1/jobs/{job_id}{path}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_errors_of_every_kind_have_one_form_and_an_id(client: httpx.Client) -> None:
+    nobody = "/v1/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa"
+    answers = [
+        (client.get("/v1/nothing"), 404, "not_found", None),
+        (client.delete("/v1/jobs"), 405, "method_not_allowed", None),
+        (client.get("/v1/jobs", params={"limit": 0}), 422, "invalid_request", "limit"),
+        (client.get("/v1/jobs", params={"status": "lost"}), 422, "invalid_request", "status"),
+        (client.get("/v1/jobs", params={"after": "job-x"}), 404, "not_found", None),
+        (
+            client.get("/v1/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa/metrics", params={"from_step": 2**64}),
+            422,
+            "invalid_request",
+            "from_step",
+        ),
+        (client.post(f"{nobody}/cancel"), 404, "not_found", None),
+        (client.post("/v1/jobs", content=b"x" * (1 << 20) + b"x"), 413, "body_too_large", None),
+    ]
+    for answer, status, code, param in answers:
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (status, code, param)
+        assert error["type"] == "invalid_request_error"
+        assert error["message"]
+    ids = {answer.headers["x-request-id"] for answer, *_ in answers}
+    assert len(ids) == len(answers)
+
+
+def test_benchmarks_are_listed_by_name(client: httpx.Client) -> None:
+    names = {benchmark["name"] for benchmark in client.get("/v1/benchmarks").json()["data"]}
+    assert {"aime24", "aime25", "amc23", "math500", "hmmt25"} <= names
+
+
+def test_the_openapi_document_has_an_example_of_each_body_and_no_dangling_reference(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    references: list[str] = []
+
+    def collect(node: object) -> None:
+        if isinstance(node, dict):
+            references.extend(value for key, value in node.items() if key == "$ref")
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            collect(child)
+
+    collect(document)
+    assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(
+        document["components"]["schemas"]
+    )
+    bodies = [
+        method["requestBody"] for path in document["paths"].values() for method in path.values() if "requestBody" in method
+    ]
+    assert len(bodies) == 2
+    assert all("example" in content for body in bodies for content in body["content"].values())
+    JobSpec.parse(JOB_EXAMPLE)

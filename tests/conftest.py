@@ -1,0 +1,115 @@
+"""Real parts for every test: PostgreSQL, Redis and an API server of this test run alone."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+from sqlalchemy import func, select, text
+
+from api.database import engine
+from api.models import Base
+from api.reaper import LEADER_LOCK
+from api.settings import Settings, settings
+from cli import embedded
+from cli.process import ask, finish, spawn
+from migrations import schema
+
+SECONDS = 30.0
+
+
+def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Returns when `condition` is true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still false after {seconds:.0f} s"
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """An API process of a test."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        with httpx.Client(base_url=self.url, timeout=SECONDS, trust_env=False) as client:
+            yield client
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[embedded.Servers]:
+    """Embedded PostgreSQL, migrated, and Redis; `api.settings` points at them in this process and its children."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mhpo-test-") as folder,
+        pytest.MonkeyPatch.context() as environment,
+        embedded.servers(Path(folder)) as running,
+    ):
+        environment.setenv("MHPO_DATABASE_URL", running.database_url)
+        environment.setenv("MHPO_REDIS_URL", running.redis_url)
+        environment.setenv("MHPO_DATA_DIR", folder)
+        settings.cache_clear()
+        schema.upgrade()
+        yield running
+        engine().dispose()
+
+
+@pytest.fixture
+def record(servers: embedded.Servers) -> Settings:
+    """An empty record and an empty broker; returns the settings that point at them."""
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with engine().begin() as connection:
+        # No reaper acts meanwhile (a service looks once when it starts): it locks tables in another order than TRUNCATE.
+        connection.execute(select(func.pg_advisory_xact_lock(LEADER_LOCK)))
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    with Redis.from_url(servers.redis_url) as broker:
+        broker.flushall()
+    return settings()
+
+
+@contextmanager
+def api_server(log: Path, **environment: str) -> Iterator[ApiServer]:
+    """An API process on a loopback port of its own choice, with more settings as MHPO_NAME="..."; it dies with this process."""
+    env = {**os.environ, "MHPO_PORT": "0", **environment}
+    process = spawn([sys.executable, "-m", "api"], log=log, env=env)
+    try:
+        wait_until(lambda: _address(process, log))
+        yield ApiServer(process, _address(process, log), log)
+    finally:
+        ask(process, signal.SIGTERM)
+        finish(process, SECONDS)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Where the server says that it listens; empty until it does."""
+    assert process.poll() is None, log.read_text()
+    said = re.search(r"running on (http://[\d.:]+) ", log.read_text())
+    return said[1] if said else ""
+
+
+@pytest.fixture(scope="session")
+def shared_api(servers: embedded.Servers) -> Iterator[ApiServer]:
+    """One API process for the whole run. Its reaper and relay sleep (a POST wakes the relay): what a test does has no rival."""
+    log = settings().data_dir / "logs" / "api.log"
+    with api_server(log, MHPO_REAPER_SECONDS="3600", MHPO_OUTBOX_SECONDS="3600") as server:
+        yield server
+
+
+@pytest.fixture
+def client(record: Settings, shared_api: ApiServer) -> Iterator[httpx.Client]:
+    """HTTP to the API over an empty record."""
+    with shared_api.client() as client:
+        yield client

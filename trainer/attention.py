@@ -1,0 +1,51 @@
+"""Causal attention over sequences that lie one after another in one row, so that no layer computes padding.
+
+Registered with transformers as `mhpo_packed`. The lengths of the sequences travel as the keyword `sequence_lengths` of the
+model's forward; no sequence sees another. Axes: H heads, N packed token, D head size.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+PACKED = "mhpo_packed"
+
+
+def packed_attention(
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _attention_mask: Tensor | None,
+    *,
+    sequence_lengths: list[int] | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention output [1, N, H, D] of query [1, H, N, D] and key, value [1, H_kv, N, D].
+
+    Without `sequence_lengths` each row is one whole sequence, with no padding.
+    """
+    if sequence_lengths is None:
+        sequence_lengths = [query.shape[2]]
+    if sliding_window is not None and max(sequence_lengths) > sliding_window:
+        raise NotImplementedError(f"sequences longer than the model's sliding window of {sliding_window} tokens")
+    parts = (torch.split(tensor, sequence_lengths, dim=2) for tensor in (query, key, value))
+    outputs = [
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=k.shape[1] != q.shape[1])
+        for q, k, v in zip(*parts, strict=True)
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def no_mask(*_: Any, **__: Any) -> None:
+    """The lengths say it all."""
+    return
+
+
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, no_mask)

@@ -1,0 +1,12 @@
+"""Exit codes of `python -m trainer` and `python -m evaluator`: whose fault it was (sysexits.h)."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The worker maps these to the job's `status_reason.fault`; any other code, or a signal, is `infra`."""
+
+    DONE = 0
+    SYSTEM = 70  # EX_SOFTWARE: our fault
+    STOPPED = 75  # EX_TEMPFAIL: told to stop; a checkpoint of the last finished step is on disk
+    USER = 78  # EX_CONFIG: the spec, the data or the model

@@ -1,0 +1,189 @@
+"""Optimizer steps: a rollout batch in, changed weights and what was seen on the way out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from trainer.aggregation import StepCounts, token_weights
+from trainer.batch import Batch, TrainSequence, collate, cut
+from trainer.config import Optimizer
+from trainer.losses.token_loss import weighted_sum
+from trainer.objective import Objective, TokenTerms, token_terms
+from trainer.policy import Policy, TokenDistribution
+
+
+class NotFiniteError(RuntimeError):
+    """Loss or gradient is NaN or infinite; the optimizer step was not taken."""
+
+
+@dataclass(slots=True)
+class TokenRecord:
+    """What was seen at each trained token of a step, flat, detached, on the CPU; lists grow by micro-batch."""
+
+    logprobs: list[Tensor] = field(default_factory=list)
+    old_logprobs: list[Tensor] = field(default_factory=list)
+    sampler_logprobs: list[Tensor] = field(default_factory=list)
+    entropy: list[Tensor] = field(default_factory=list)
+    correction_weights: list[Tensor] = field(default_factory=list)
+    correction_bounded: list[Tensor] = field(default_factory=list)  # True where truncated or masked
+    kl: list[Tensor] = field(default_factory=list)  # empty where no reference is needed
+    telemetry: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, batch: Batch, now: TokenDistribution, old_logprobs_BT: Tensor, terms: TokenTerms) -> None:
+        """Appends the tokens of one micro-batch."""
+        mask = batch.mask_BT
+        self.logprobs.append(now.logprobs_BT.detach()[mask].cpu())
+        self.old_logprobs.append(old_logprobs_BT[mask].cpu())
+        self.sampler_logprobs.append(batch.sampler_logprobs_BT[mask].cpu())
+        self.entropy.append(now.entropy_BT.detach()[mask].cpu())
+        self.correction_weights.append(terms.correction.used_BT[mask].cpu())
+        self.correction_bounded.append(terms.correction.bounded_BT[mask].cpu())
+        if terms.kl_BT is not None:
+            self.kl.append(terms.kl_BT[mask].cpu())
+        for name, values_BT in terms.telemetry_BT.items():
+            self.telemetry.setdefault(name, []).append(values_BT[mask].cpu())
+
+    def extend(self, later: "TokenRecord") -> None:
+        """Appends the tokens of another record."""
+        for name in {one.name for one in fields(self)} - {"telemetry"}:
+            getattr(self, name).extend(getattr(later, name))
+        for name, rows in later.telemetry.items():
+            self.telemetry.setdefault(name, []).extend(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One optimizer step."""
+
+    loss: float
+    grad_norm: float  # before it was scaled down
+    lr: float
+
+
+class Learner:
+    """AdamW over the policy's weights, the learning rate a pure function of the optimizer step."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: Optimizer,
+        objective: Objective,
+        *,
+        total_updates: int,
+        micro_batch_tokens: int,
+        reference: Policy | None = None,
+    ) -> None:
+        """`reference`: the frozen model of a KL term in the loss; needed where the objective has one."""
+        if objective.needs_reference and reference is None:
+            raise ValueError("a KL term in the loss needs a reference policy")
+        self._policy = policy
+        self._settings = optimizer
+        self._objective = objective
+        self._reference = reference
+        self._total_updates = total_updates
+        self._micro_batch_tokens = micro_batch_tokens
+        self._adamw = torch.optim.AdamW(
+            policy.model.parameters(),
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+        )
+        self.updates = 0  # optimizer steps taken
+
+    def update(self, sequences: Sequence[TrainSequence], old_logprobs: Sequence[Tensor] | None, record: TokenRecord) -> Update:
+        """One optimizer step on `sequences`, in micro-batches whose gradients add up to that of the whole.
+
+        `old_logprobs`: the learner's log-probabilities before the step's first update, a vector a sequence. None where
+        this is the first update: then they are the present ones, and no pass of their own is needed.
+        Raises NotFiniteError before the weights are touched.
+        """
+        self._adamw.zero_grad(set_to_none=True)
+        counts, loss = StepCounts.of(sequences), 0.0
+        for piece in cut(sequences, self._micro_batch_tokens):
+            batch = collate([sequences[i] for i in piece], self._policy.device)
+            old = None if old_logprobs is None else pad([old_logprobs[i] for i in piece], batch)
+            loss += self._backward(batch, old, counts, record)
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self._policy.model.parameters(), self._max_norm()))
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise NotFiniteError(
+                f"loss {loss}, gradient norm {grad_norm} at optimizer step {self.updates + 1}; the step was not taken"
+            )
+        lr = learning_rate(self._settings, self.updates, self._total_updates)
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
+        self._adamw.step()
+        self.updates += 1
+        return Update(loss, grad_norm, lr)
+
+    def logprobs(self, sequences: Sequence[TrainSequence]) -> list[Tensor]:
+        """The present log-probabilities of each sequence's completion tokens."""
+        return completion_logprobs(self._policy, sequences, self._micro_batch_tokens)
+
+    def state(self) -> dict[str, object]:
+        """Everything that the next update depends on besides the weights."""
+        return {"adamw": self._adamw.state_dict(), "updates": self.updates}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """The state that `state` gave."""
+        self._adamw.load_state_dict(state["adamw"])  # type: ignore[arg-type]
+        self.updates = int(state["updates"])  # type: ignore[call-overload]
+
+    def _backward(self, batch: Batch, old_logprobs_BT: Tensor | None, counts: StepCounts, record: TokenRecord) -> float:
+        """Adds a micro-batch's part of the gradient; returns its part of the loss."""
+        settings = self._objective.loss
+        now = self._policy.distribution(batch)
+        old_BT = now.logprobs_BT.detach() if old_logprobs_BT is None else old_logprobs_BT
+        if not all(logprobs.isfinite().all() for logprobs in (now.logprobs_BT, old_BT, batch.sampler_logprobs_BT)):
+            at = f"optimizer step {self.updates + 1}"
+            raise NotFiniteError(f"log-probabilities are not finite at {at}; the step was not taken")
+        terms = token_terms(self._objective, batch, now, old_BT, self._ref_logprobs(batch))
+        constant, dtype = self._objective.sum_constant, terms.loss_BT.dtype
+        weights_BT = token_weights(batch.mask_BT, settings, counts, sum_constant=constant, dtype=dtype)
+        loss = weighted_sum(terms.loss_BT, weights_BT)
+        loss.backward()  # type: ignore[no-untyped-call]
+        record.add(batch, now, old_BT, terms)
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _ref_logprobs(self, batch: Batch) -> Tensor | None:
+        """The reference's log-probabilities [B, T] where the loss needs them."""
+        if self._reference is None or not self._objective.needs_reference:
+            return None
+        return self._reference.distribution(batch).logprobs_BT
+
+    def _max_norm(self) -> float:
+        return math.inf if self._settings.max_grad_norm is None else self._settings.max_grad_norm
+
+
+@torch.no_grad()
+def completion_logprobs(policy: Policy, sequences: Sequence[TrainSequence], micro_batch_tokens: int) -> list[Tensor]:
+    """A policy's log-probabilities, nats, of each sequence's completion tokens."""
+    result: dict[int, Tensor] = {}
+    for piece in cut(sequences, micro_batch_tokens):
+        batch = collate([sequences[i] for i in piece], policy.device)
+        logprobs_BT = policy.distribution(batch).logprobs_BT
+        result |= {i: row[mask] for i, row, mask in zip(piece, logprobs_BT, batch.mask_BT, strict=True)}
+    return [result[i] for i in range(len(sequences))]
+
+
+def pad(rows: Sequence[Tensor], batch: Batch) -> Tensor:
+    """One vector a sequence as [B, T], 0 where masked."""
+    values = torch.cat([row.to(batch.mask_BT.device) for row in rows])
+    padded = torch.zeros(batch.mask_BT.shape, dtype=values.dtype, device=values.device)
+    padded[batch.mask_BT] = values
+    return padded
+
+
+def learning_rate(settings: Optimizer, update: int, total: int) -> float:
+    """The rate of optimizer step `update`, counted from 0, of `total`: warm-up from lr / warmup_steps, then the schedule."""
+    if update < settings.warmup_steps:
+        return settings.lr * (update + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.lr
+    progress = (update - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    remaining = 1 - progress if settings.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return settings.lr * (settings.final_lr_fraction + (1 - settings.final_lr_fraction) * remaining)

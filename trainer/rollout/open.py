@@ -1,0 +1,42 @@
+"""Starts the sampler that a spec names; never another one."""
+
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from trainer.config import Model, Resources
+from trainer.policy import load_model
+from trainer.rollout.sampler import Sampler
+from trainer.rollout.transformers_sampler import TransformersSampler
+from trainer.rollout.vllm_sampler import VllmSampler
+
+
+def open_sampler(
+    engine: Literal["vllm", "transformers"],
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_model_len: int,
+    concurrency: int,
+    device: torch.device,
+    resources: Resources,
+) -> Sampler:
+    """A running sampler with the model's own weights.
+
+    `max_model_len`: tokens of the longest prompt and completion together; `concurrency`: completions in flight at most.
+    Raises EngineError where vLLM is not installed or does not start.
+    """
+    if engine == "transformers":
+        return TransformersSampler(load_model(model, device), tokenizer)
+    return VllmSampler(
+        model, tokenizer, max_model_len=max_model_len, concurrency=concurrency, device=device, resources=resources
+    )
+
+
+def choose_device(resources: Resources) -> torch.device:
+    """The device that the spec asks for; `auto` is cuda where there is one."""
+    wanted = resources.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

@@ -1,0 +1,97 @@
+"""The engine process: an in-process vLLM engine, driven over a pipe. Run by trainer/rollout/vllm_sampler.py.
+
+Messages are (verb, arguments); each is answered by ("ok", value) or ("error", text). The process ends when the pipe closes.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from traceback import format_exc
+from typing import Any
+
+RawCompletion = tuple[list[int], list[float], str]  # token ids, their log-probabilities, finish reason
+
+
+class Engine:
+    """vLLM's `LLM` behind the verbs that the sampler sends."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from vllm import LLM
+
+        self._llm = LLM(**options)
+        self._llm.init_weight_transfer_engine({"init_info": {}})
+
+    def generate(self, requests: list[tuple[list[int], list[int]]], sampling: dict[str, Any]) -> list[list[RawCompletion]]:
+        """One completion for each (prompt, seed), all in flight together; a prompt's completions share its prefix."""
+        from vllm import SamplingParams
+
+        prompts = [{"prompt_token_ids": prompt} for prompt, seeds in requests for _ in seeds]
+        parameters = [
+            SamplingParams(**sampling, seed=seed, logprobs=0, detokenize=bool(sampling.get("stop")))
+            for _, seeds in requests
+            for seed in seeds
+        ]
+        outputs = iter(self._llm.generate(prompts, parameters, use_tqdm=False))
+        return [[_raw(next(outputs).outputs[0]) for _ in seeds] for _, seeds in requests]
+
+    def push_weights(self, path: str, version: str) -> None:
+        """Replaces all weights, and forgets every cache made with the old ones."""
+        self._llm.start_weight_update()
+        self._llm.update_weights({"update_info": {"path": path}})
+        self._llm.finish_weight_update(version)
+        self._llm.reset_prefix_cache()
+
+    def token_logprobs(self, sequences: list[list[int]]) -> list[list[float]]:
+        """Log-probabilities at temperature 1 of tokens 1.. of each sequence."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        outputs = self._llm.generate([{"prompt_token_ids": s} for s in sequences], parameters, use_tqdm=False)
+        return [
+            [position[token].logprob for position, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)]
+            for output, ids in zip(outputs, sequences, strict=True)
+        ]
+
+
+def _raw(output: Any) -> RawCompletion:
+    tokens = list(output.token_ids)
+    logprobs = [position[token].logprob for position, token in zip(output.logprobs, tokens, strict=True)]
+    return tokens, logprobs, output.finish_reason
+
+
+def serve(pipe: Connection, engine: Engine) -> None:
+    """Answers until the other end closes. An error is an answer too: the learner decides what follows."""
+    verbs: dict[str, Callable[..., Any]] = {
+        "generate": engine.generate,
+        "push_weights": engine.push_weights,
+        "token_logprobs": engine.token_logprobs,
+    }
+    while True:
+        try:
+            verb, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = ("ok", verbs[verb](*arguments))
+        except Exception:  # noqa: BLE001  # the border of the process: the whole traceback goes to the learner
+            answer = ("error", format_exc())
+        pipe.send(answer)
+
+
+def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):  # they reach the whole process group; the learner decides when we end
+        signal.signal(number, signal.SIG_IGN)
+    pipe = Connection(int(sys.argv[1]))
+    options = pipe.recv()
+    try:
+        engine = Engine(options)
+    except Exception:  # noqa: BLE001  # as in serve
+        pipe.send(("error", format_exc()))
+        return
+    pipe.send(("ok", None))
+    serve(pipe, engine)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Rollouts by vLLM: one child process with an in-process engine, weights pushed through a file in shared memory."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socket import socketpair
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from trainer.config import Model, Resources
+from trainer.process import end_with_parent
+from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
+from trainer.rollout.vllm_child import RawCompletion
+from trainer.rollout.vllm_plugin import ENGINE_VARIABLE
+from trainer.types import Completion
+
+CLOSE_SECONDS = 10
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class EngineError(RuntimeError):
+    """The rollout engine did not start, died or failed."""
+
+
+class VllmSampler:
+    """Speaks to the engine process; every answer is waited for, and a dead engine is noticed at once by its closed pipe."""
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_model_len: int,
+        concurrency: int,
+        device: torch.device,
+        resources: Resources,
+    ) -> None:
+        if find_spec("vllm") is None:
+            raise EngineError("rollout.engine is 'vllm', and vLLM is not installed; install it or ask for 'transformers'")
+        self._tokenizer = tokenizer
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="mhpo-weights-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+        )
+        ours, theirs = socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "trainer.rollout.vllm_child", str(theirs.fileno())],
+                env=engine_environment(device),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                preexec_fn=end_with_parent(),
+            )
+        self._generating = False  # between start and finish the engine's next answer is theirs
+        self._pipe = Connection(ours.detach())
+        self._pipe.send(
+            engine_options(model, max_model_len=max_model_len, concurrency=concurrency, device=device, resources=resources)
+        )
+        self._answer("start")
+
+    def generate(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[tuple[Completion, ...]]:
+        self.start(requests, settings)
+        return self.finish()
+
+    def start(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> None:
+        """Returns at once; the engine process generates while this one does something else."""
+        sampling: dict[str, Any] = {
+            "max_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+        }
+        if settings.stop:
+            sampling["stop"] = list(settings.stop)
+        self._send("generate", [(list(r.prompt_token_ids), list(r.seeds)) for r in requests], sampling)
+        self._generating = True
+
+    def finish(self) -> list[tuple[Completion, ...]]:
+        assert self._generating
+        self._generating = False
+        raw: list[list[RawCompletion]] = self._answer("generate")
+        return [tuple(self._completion(*one) for one in group) for group in raw]
+
+    def push_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        path = Path(self._folder.name) / "weights.safetensors"
+        save_file({name: weight.contiguous() for name, weight in weights}, path)
+        try:
+            self._ask("push_weights", str(path), str(version))
+        except EngineError as error:
+            raise WeightSyncError(f"the engine did not take the weights: {error}") from error
+        finally:
+            path.unlink()
+
+    def token_logprobs(self, sequences: Sequence[tuple[int, ...]]) -> list[list[float]]:
+        rows: list[list[float]] = self._ask("token_logprobs", [list(s) for s in sequences])
+        return rows
+
+    def close(self) -> None:
+        self._pipe.close()
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
+
+    def _completion(self, tokens: list[int], logprobs: list[float], finish_reason: str) -> Completion:
+        return Completion(
+            token_ids=tuple(tokens),
+            text=self._tokenizer.decode(tokens, skip_special_tokens=True),
+            sampler_logprobs=tuple(logprobs),
+            finish_reason="stop" if finish_reason == "stop" else "length",
+        )
+
+    def _ask(self, verb: str, *arguments: Any) -> Any:
+        self._send(verb, *arguments)
+        return self._answer(verb)
+
+    def _send(self, verb: str, *arguments: Any) -> None:
+        assert not self._generating, f"{verb!r} asked between start and finish"
+        with suppress(OSError):  # a dead engine: the answer says so
+            self._pipe.send((verb, arguments))
+
+    def _answer(self, verb: str) -> Any:
+        try:
+            status, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            code = self._process.wait()
+            raise EngineError(
+                f"the engine process died in {verb!r} (exit code {code}); its output is above in the log"
+            ) from error
+        if status == "error":
+            raise EngineError(f"{verb!r} failed in the engine:\n{value}")
+        return value
+
+
+def engine_environment(device: torch.device) -> dict[str, str]:
+    """Variables of the engine process: an in-process engine, and on a CPU no compilation and no spinning threads."""
+    variables = {
+        ENGINE_VARIABLE: "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+    if device.type == "cpu":
+        variables |= {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "TORCHDYNAMO_DISABLE": "1"}
+    return os.environ | variables
+
+
+def engine_options(
+    model: Model, *, max_model_len: int, concurrency: int, device: torch.device, resources: Resources
+) -> dict[str, Any]:
+    """Arguments of vLLM's `LLM`. Log-probabilities are those of the distribution really sampled from."""
+    options: dict[str, Any] = {
+        "model": model.path,
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "max_model_len": max_model_len,
+        "max_num_seqs": concurrency,
+        "seed": 0,  # every request carries its own
+        "logprobs_mode": "processed_logprobs",
+        "weight_transfer_config": {"backend": "shm"},
+    }
+    if device.type == "cpu":
+        return options | {"enforce_eager": True, "kv_cache_memory_bytes": resources.kv_cache_mb * 2**20}
+    return options | {"gpu_memory_utilization": resources.engine_memory_fraction}

@@ -1,0 +1,117 @@
+"""Reads what a running child has appended to a JSONL file, from a byte offset on."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+CHUNK_BYTES = 1 << 16  # what one transaction takes in: some dozens of steps with their samples
+
+
+class Line(BaseModel):
+    """A line of a run folder's file; keys that a newer trainer adds are let pass."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+Step = Annotated[int, Field(ge=0, lt=2**31)]
+Seconds = Annotated[float, Field(ge=0, lt=253402300800)]  # since 1970, up to the year 9999
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+AnyLine = TypeVar("AnyLine", bound=Line)
+
+
+class MetricsLine(Line):
+    """`{"step": 3, "time": 1760000000.1, "metrics": {"reward": 0.4}}`"""
+
+    step: Step
+    time: Seconds
+    metrics: dict[str, Finite]
+
+
+class EventLine(Line):
+    """`{"time": 1760000000.1, "step": 3, "level": "info", "type": "phase", "message": "...", "data": {"phase": "rollout"}}`"""
+
+    time: Seconds
+    step: Step | None = None
+    level: Literal["info", "warn", "error"]
+    type: Annotated[str, Field(min_length=1)]
+    message: str
+    data: dict[str, Any] = {}
+
+
+class SampleLine(Line):
+    """One prompt of a step with its completions; what is in a completion is the trainer's and the reader's business."""
+
+    problem_id: str
+    prompt: str
+    answer: str
+    completions: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[AnyLine]):
+    """Complete lines, what is wrong with those that could not be read, and the byte offset after the last."""
+
+    lines: tuple[AnyLine, ...]
+    malformed: tuple[str, ...]
+    offset: int
+
+
+def read_chunk(file: Path, offset: int, kind: type[AnyLine]) -> Chunk[AnyLine]:
+    """The complete lines of `file` from `offset` on, about CHUNK_BYTES of them; a last line without its newline waits.
+
+    Empty lines are passed over. A file that is not there yet has no lines.
+    """
+    complete = _complete_bytes(file, offset)
+    lines, malformed = parse_lines(complete, kind)
+    return Chunk(lines, malformed, offset + len(complete))
+
+
+def parse_lines(data: bytes, kind: type[AnyLine]) -> tuple[tuple[AnyLine, ...], tuple[str, ...]]:
+    """The lines in `data` as `kind`, and what is wrong with those that are none."""
+    lines: list[AnyLine] = []
+    malformed: list[str] = []
+    for raw in data.split(b"\n"):
+        if not raw.strip():
+            continue
+        try:
+            lines.append(kind.model_validate(json.loads(raw)))
+        except ValueError as error:  # json's and pydantic's errors are both of this kind
+            malformed.append(f"{_reason(error)} in {_shown(raw)}")
+    return tuple(lines), tuple(malformed)
+
+
+def last_lines(file: Path, count: int, limit: int = 4096) -> str:
+    """The last `count` lines of a log, at most `limit` bytes of it, undecodable bytes replaced; empty where there is none."""
+    if not file.exists():
+        return ""
+    with file.open("rb") as log:
+        log.seek(max(0, file.stat().st_size - limit))
+        text = log.read().decode("utf-8", errors="replace")
+    return "\n".join(text.rstrip().splitlines()[-count:])
+
+
+def _complete_bytes(file: Path, offset: int) -> bytes:
+    if not file.exists():
+        return b""
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(CHUNK_BYTES)
+        if data and b"\n" not in data:  # one line longer than a chunk
+            data += stream.readline()
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _shown(raw: bytes) -> str:
+    text = raw[:200].decode("utf-8", errors="replace")
+    return text if len(raw) <= 200 else text + "..."
+
+
+def _reason(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
