@@ -43,6 +43,7 @@ REGIMES: dict[str, dict[str, int]] = {
 }
 STEPS, LR = 20, 1e-4
 WATCHED = ("reward", "grad_norm/on_policy", "kl", "entropy", "completions/mean_length")
+ALSO_KEPT = ("kl/rollout", "ratio/log_abs_mean")
 LABELS = dict(zip(WATCHED, ("reward", "gradient norm / on-policy", "KL from the base", "entropy", "length"), strict=True))
 Row = dict[str, Any]
 
@@ -84,7 +85,7 @@ def one_run(spec: JobSpec, algorithm: str, regime: str, folder: Path) -> Row:
         "regime": regime,
         "seed": spec.seed,
         "cpu_seconds": time.process_time() - started,
-        "curves": {name: [step[name] for step in steps] for name in WATCHED},
+        "curves": {name: [step[name] for step in steps] for name in (*WATCHED, *ALSO_KEPT)},
     }
 
 

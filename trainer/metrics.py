@@ -126,9 +126,14 @@ def learner_metrics(updates: Sequence[Update], record: TokenRecord, algorithm: A
 
 
 def ratio_metrics(log_ratio: Tensor) -> dict[str, float]:
-    """The importance ratio exp(log pi_theta - log pi_old)."""
+    """The importance ratio exp(log pi_theta - log pi_old), and how far its logarithm is from 0."""
     ratio = log_ratio.exp()
-    return {"ratio/min": float(ratio.min()), "ratio/mean": float(ratio.mean()), "ratio/max": float(ratio.max())}
+    return {
+        "ratio/min": float(ratio.min()),
+        "ratio/mean": float(ratio.mean()),
+        "ratio/max": float(ratio.max()),
+        "ratio/log_abs_mean": float(log_ratio.abs().mean()),
+    }
 
 
 def _tensor_mean(rows: list[Tensor]) -> float:

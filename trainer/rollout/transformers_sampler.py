@@ -1,25 +1,29 @@
-"""Rollouts by Hugging Face `generate`, in this process, with a model of its own: for machines without vLLM, and quick tests."""
+"""Rollouts by a transformers model of its own in this process: for machines without vLLM, and quick tests."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria
 
+from trainer.rollout.decoding import DECODING, Decoder
 from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
 from trainer.types import Completion
 
-ROWS_AT_ONCE = 256  # completions of one generate call; the rest wait
+ROWS_AT_ONCE = 256  # completions in flight together; the rest wait
+KEEP_BELOW = 7 / 8  # a batch is cut down to the rows that go on when they are at most so much of it
 
 
 class TransformersSampler:
     """Samples with the weights last pushed; on a CPU the same requests give the same tokens, bit for bit."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        model.set_attn_implementation(DECODING)
         self._model = model
         self._tokenizer = tokenizer
         self._end_tokens = end_token_ids(model, tokenizer)
+        self._end_tokens_E = torch.tensor(self._end_tokens, device=model.device)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._end_tokens[0]
         self._started: list[tuple[Completion, ...]] | None = None
 
@@ -34,12 +38,8 @@ class TransformersSampler:
         return completions
 
     def generate(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[tuple[Completion, ...]]:
-        rows = [(request.prompt_token_ids, seed) for request in requests for seed in request.seeds]
-        done: list[Completion] = []
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            done += self._generate_rows(rows[start : start + ROWS_AT_ONCE], settings)
-        completions = iter(done)
-        return [tuple(next(completions) for _ in request.seeds) for request in requests]
+        done = iter([one for part in in_parts(requests, ROWS_AT_ONCE) for one in self._generate_part(part, settings)])
+        return [tuple(next(done) for _ in request.seeds) for request in requests]
 
     @torch.no_grad()
     def push_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:  # noqa: ARG002  # the protocol's
@@ -63,41 +63,47 @@ class TransformersSampler:
         """Nothing runs outside this process."""
 
     @torch.no_grad()
-    def _generate_rows(self, rows: Sequence[tuple[tuple[int, ...], int]], settings: SamplingSettings) -> list[Completion]:
-        """One left-padded `generate` call."""
-        width = max(len(prompt) for prompt, _ in rows)
-        ids = torch.tensor([[self._pad] * (width - len(prompt)) + list(prompt) for prompt, _ in rows])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in rows])
-        chooser = SeededSampling([seed for _, seed in rows], settings)
-        output = self._model.generate(
-            input_ids=ids.to(self._model.device),
-            attention_mask=mask.to(self._model.device),
-            generation_config=GenerationConfig(
-                do_sample=False,  # the processor below has already chosen
-                max_new_tokens=settings.max_new_tokens,
-                eos_token_id=self._end_tokens,
-                pad_token_id=self._pad,
-                stop_strings=list(settings.stop) or None,
-            ),
-            logits_processor=LogitsProcessorList([chooser]),
-            tokenizer=self._tokenizer if settings.stop else None,
-        )
-        tokens, logprobs = output[:, width:].tolist(), chooser.logprobs()
-        return [self._completion(row, row_logprobs, settings) for row, row_logprobs in zip(tokens, logprobs, strict=True)]
+    def _generate_part(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Completion]:
+        """All rows of the requests at once; those that have ended leave when they are an eighth of the batch."""
+        chooser = SeededSampling([seed for request in requests for seed in request.seeds], settings, self._model.device)
+        longest = max(len(request.prompt_token_ids) for request in requests) + settings.max_new_tokens
+        decoder = Decoder(self._model, self._pad, longest)
+        logits = decoder.read([request.prompt_token_ids for request in requests], [len(r.seeds) for r in requests])
+        rows = torch.arange(len(logits), device=logits.device)
+        ended = torch.zeros_like(rows, dtype=torch.bool)
+        lengths = torch.zeros_like(rows)  # tokens up to the end; of all rows, those that have left included
+        for step in range(settings.max_new_tokens):
+            tokens = chooser.choose(logits, rows, step)
+            lengths[rows] += ~ended
+            ended |= torch.isin(tokens, self._end_tokens_E)
+            if settings.stop:
+                ended |= self._stopped(chooser.tokens_BT[rows, : step + 1], settings.stop)
+            going = int(len(rows) - ended.sum())
+            if going == 0 or step + 1 == settings.max_new_tokens:
+                break
+            if going <= KEEP_BELOW * len(rows):
+                left = (~ended).nonzero().squeeze(-1)
+                rows, tokens, ended = rows[left], tokens[left], ended[left]
+                decoder.keep(left)
+            logits = decoder.step(tokens)
+        drawn = zip(chooser.tokens_BT.tolist(), chooser.logprobs_BT.tolist(), lengths.tolist(), strict=True)
+        return [self._completion(tokens[:length], logprobs[:length], settings) for tokens, logprobs, length in drawn]
+
+    def _stopped(self, tokens_BT: Tensor, stop: tuple[str, ...]) -> Tensor:
+        """Which rows [B] have just completed a stop string."""
+        found: Tensor = StopStringCriteria(self._tokenizer, list(stop))(tokens_BT, None)
+        return found
 
     def _completion(self, tokens: list[int], logprobs: list[float], settings: SamplingSettings) -> Completion:
-        """What a row of `generate` holds up to its end token or stop string; the rest is padding."""
-        length = next((i + 1 for i, token in enumerate(tokens) if token in self._end_tokens), len(tokens))
-        finished = length > 0 and tokens[length - 1] in self._end_tokens
-        if settings.stop:
-            stopped = self._length_to_stop(tokens[:length], settings.stop)
-            finished, length = finished or stopped is not None, stopped or length
-        kept = tuple(tokens[:length])
+        """Of tokens up to an end token, a stop string or the limit."""
+        stop = self._length_to_stop(tokens, settings.stop) if settings.stop else None
+        kept = tuple(tokens[:stop])
+        ended = stop is not None or len(tokens) < settings.max_new_tokens or tokens[-1] in self._end_tokens
         return Completion(
             token_ids=kept,
             text=self._tokenizer.decode(kept, skip_special_tokens=True),
-            sampler_logprobs=tuple(logprobs[:length]),
-            finish_reason="stop" if finished else "length",
+            sampler_logprobs=tuple(logprobs[: len(kept)]),
+            finish_reason="stop" if ended else "length",
         )
 
     def _length_to_stop(self, tokens: list[int], stop: tuple[str, ...]) -> int | None:
@@ -109,29 +115,27 @@ class TransformersSampler:
         return None
 
 
-class SeededSampling(LogitsProcessor):  # type: ignore[misc]
-    """Chooses each row's token by inverse transform of that row's own uniform numbers and leaves only it to be taken.
+class SeededSampling:
+    """Chooses each row's tokens by inverse transform of that row's own uniform numbers, so that no row depends on another.
 
-    `generate` draws from one generator for all rows, so a sample there depends on its neighbours; here it does not.
+    `tokens_BT` and `logprobs_BT` hold what was chosen and its log-probability, nats, under the distribution it was drawn from.
     """
 
-    def __init__(self, seeds: Sequence[int], settings: SamplingSettings) -> None:
+    def __init__(self, seeds: Sequence[int], settings: SamplingSettings, device: torch.device) -> None:
         self._settings = settings
-        self._uniform_BT = torch.from_numpy(
-            numpy.stack([numpy.random.Generator(numpy.random.Philox(key=s)).random(settings.max_new_tokens) for s in seeds])
-        )
-        self._logprobs: list[Tensor] = []
+        shape = (len(seeds), settings.max_new_tokens)
+        uniform = [numpy.random.Generator(numpy.random.Philox(key=s)).random(settings.max_new_tokens) for s in seeds]
+        self._uniform_BT = torch.from_numpy(numpy.stack(uniform)).to(device)
+        self.tokens_BT = torch.zeros(shape, dtype=torch.long, device=device)
+        self.logprobs_BT = torch.zeros(shape, dtype=torch.float32, device=device)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002  # the base class's
-        logprobs_BV = self._distribution(scores.float())
-        chosen_B1 = self._choose(logprobs_BV)
-        self._logprobs.append(logprobs_BV.gather(-1, chosen_B1).squeeze(-1).cpu())
-        return torch.full_like(scores, -torch.inf).scatter(-1, chosen_B1, 0.0)
-
-    def logprobs(self) -> list[list[float]]:
-        """Log-probability of each chosen token under the distribution it was drawn from, a list a row."""
-        rows: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
-        return rows
+    def choose(self, logits_RV: Tensor, rows_R: Tensor, step: int) -> Tensor:
+        """The token of `step` for each row [R], by the logits behind it."""
+        logprobs_RV = self._distribution(logits_RV.float())
+        chosen_R1 = self._choose(logprobs_RV, self._uniform_BT[rows_R, step, None])
+        self.tokens_BT[rows_R, step] = chosen_R1.squeeze(-1)
+        self.logprobs_BT[rows_R, step] = logprobs_RV.gather(-1, chosen_R1).squeeze(-1)
+        return chosen_R1.squeeze(-1)
 
     def _distribution(self, logits_BV: Tensor) -> Tensor:
         """Log-probabilities after temperature and top_p."""
@@ -145,12 +149,28 @@ class SeededSampling(LogitsProcessor):  # type: ignore[misc]
             logprobs_BV = logprobs_BV.masked_fill(cut_BV, -torch.inf).log_softmax(-1)
         return logprobs_BV
 
-    def _choose(self, logprobs_BV: Tensor) -> Tensor:
+    def _choose(self, logprobs_BV: Tensor, uniform_B1: Tensor) -> Tensor:
         if self._settings.temperature == 0:
             return logprobs_BV.argmax(-1, keepdim=True)
         mass_BV = logprobs_BV.double().exp().cumsum(-1)
-        uniform_B1 = self._uniform_BT[:, len(self._logprobs), None].to(mass_BV.device)
         return (mass_BV <= uniform_B1 * mass_BV[:, -1:]).sum(-1, keepdim=True)
+
+
+def in_parts(requests: Sequence[SampleRequest], size: int) -> Iterator[list[SampleRequest]]:
+    """The requests in order, cut into parts of `size` completions; one of more completions than are left is cut itself."""
+    part: list[SampleRequest] = []
+    left = size
+    for request in requests:
+        start = 0
+        while start < len(request.seeds):
+            seeds = request.seeds[start : start + left]
+            part.append(SampleRequest(request.prompt_token_ids, seeds))
+            start, left = start + len(seeds), left - len(seeds)
+            if left == 0:
+                yield part
+                part, left = [], size
+    if part:
+        yield part
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,0 +1,80 @@
+"""Decoding a token a step against plain forward passes, for kinds of attention that models differ in."""
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from trainer.rollout.decoding import DECODING, Decoder, ReservedLayer
+from trainer.rollout.sampler import SampleRequest
+from trainer.rollout.transformers_sampler import in_parts
+
+SHAPE = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+PROMPTS = [(3, 4, 5, 6, 7), (8,), (9, 10, 11)]
+PAD = 0
+
+
+def models() -> dict[str, PreTrainedModel]:
+    """Heads that share keys, heads that do not, biases, norms of queries, and a sliding window."""
+    torch.manual_seed(0)
+    return {
+        "qwen3": Qwen3ForCausalLM(Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=16)),
+        "qwen2": Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=1)),
+        "llama": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=4)),
+        "sliding": MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=4)),
+    }
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen2", "llama", "sliding"])
+@torch.no_grad()
+def test_logits_are_those_of_a_plain_forward_pass(name: str) -> None:
+    model = models()[name].double().eval()
+    rows = [[*PROMPTS[i]] for i in (0, 0, 1, 2, 2)]
+    plain = [model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
+    model.set_attn_implementation(DECODING)
+    decoder = Decoder(model, PAD, longest=5 + 8)
+    logits = decoder.read(PROMPTS, copies=[2, 1, 2])
+    for step in range(8):
+        for row, own, expected in zip(rows, logits, plain, strict=True):
+            torch.testing.assert_close(own, expected, rtol=0, atol=1e-10, msg=f"step {step}, row {row}")
+        tokens = [(7 * step + 5 * i) % 47 + 1 for i in range(len(rows))]
+        if step == 3:  # the second and the last row have ended
+            kept = [0, 2, 3]
+            rows, tokens = [rows[i] for i in kept], [tokens[i] for i in kept]
+            decoder.keep(torch.tensor(kept))
+        rows = [[*row, token] for row, token in zip(rows, tokens, strict=True)]
+        model.set_attn_implementation("sdpa")
+        plain = [model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
+        model.set_attn_implementation(DECODING)
+        logits = decoder.step(torch.tensor(tokens))
+
+
+def test_a_new_token_copies_nothing_of_those_before() -> None:
+    layer = ReservedLayer(longest=6)
+    keys, _ = layer.update(torch.ones(2, 1, 3, 4), torch.ones(2, 1, 3, 4))
+    again, _ = layer.update(torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 1, 4))
+    assert again.data_ptr() == keys.data_ptr()
+    assert again.shape == (2, 1, 4, 4)
+    assert again[0, 0, :, 0].tolist() == [1, 1, 1, 0]
+
+
+def test_requests_cut_into_parts() -> None:
+    requests = [SampleRequest((1,), (1, 2, 3)), SampleRequest((2,), (4,)), SampleRequest((3,), tuple(range(5, 12)))]
+    parts = [[(r.prompt_token_ids[0], r.seeds) for r in part] for part in in_parts(requests, 5)]
+    assert parts == [[(1, (1, 2, 3)), (2, (4,)), (3, (5,))], [(3, (6, 7, 8, 9, 10))], [(3, (11,))]]
