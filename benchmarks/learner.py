@@ -1,16 +1,22 @@
 """One optimizer step of the learner on a Qwen3 shape: tokens/s, peak memory, and the step beside its arithmetic floor.
 
     python -m benchmarks.learner [--shape small|4b] [--completions 32] [--median 120] [--prompt 16]
+    python -m benchmarks.learner --peer trl --peer-python /path/to/an/environment/with/trl/bin/python
 
 The floor is 6 x parameters x tokens at the rate that matrix products of the model's own shapes reach, measured in the same run
 before and after the steps. Completions have log-normal lengths (sigma 0.7), cut to 32..512 (small) or 64..4096 (4b).
 Real tokens count: prompts and completions, no padding. MFU is against the measured rate, and against --peak-tflops.
+With --peer trl, TRL's GRPOTrainer then does the same steps on the same sequences in an environment of its own.
 """
 
 import argparse
+import json
 import resource
+import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from statistics import median
 
@@ -108,6 +114,21 @@ def peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+def peer(python: Path, shape: Shape, sequences: Sequence[TrainSequence], steps: int, micro_batch: int) -> tuple[float, str]:
+    """TRL's seconds a step (its first left out), and a line about it."""
+    task = {
+        "config": shape.config.to_diff_dict(),
+        "sequences": [(s.prompt_token_ids, s.completion_token_ids) for s in sequences],
+        "steps": steps + 1,
+        "micro_batch": micro_batch,
+    }
+    command = [str(python), str(Path(__file__).with_name("trl_peer.py"))]
+    output = subprocess.run(command, input=json.dumps(task), stdout=subprocess.PIPE, text=True, check=True).stdout
+    told = json.loads(output.splitlines()[-1])
+    seconds = median(told["seconds"][1:])
+    return seconds, f"TRL {told['trl']}, micro-batches of {micro_batch} sequences, peak memory {told['peak_memory_gb']:.2f} GB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learner", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shape", choices=["small", "4b"], default="small")
@@ -117,8 +138,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--micro-batch-tokens", type=int)
     parser.add_argument("--activation-checkpointing", action="store_true")
+    parser.add_argument("--peer", choices=["trl"], help="also time this trainer on the same sequences")
+    parser.add_argument("--peer-python", type=Path, help="the Python of the environment that the peer is installed in")
+    parser.add_argument("--peer-micro-batch", type=int, default=8, help="sequences in one of the peer's micro-batches")
     parser.add_argument("--peak-tflops", type=float, help="datasheet peak of the GPU, for a second MFU")
     arguments = parser.parse_args()
+    if arguments.peer and not arguments.peer_python:
+        parser.error("--peer needs --peer-python")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = shapes()[arguments.shape]
     sequences = completions(shape, arguments.completions, arguments.median, arguments.prompt, seed=0)
@@ -149,6 +175,9 @@ def main() -> None:
     if arguments.peak_tflops:
         mfu = 6 * parameters * tokens / step / arguments.peak_tflops / 1e12
         print(f"MFU against {arguments.peak_tflops:g} TFLOP/s: {mfu:.1%}")
+    if arguments.peer:
+        theirs, about = peer(arguments.peer_python, shape, sequences, arguments.steps, arguments.peer_micro_batch)
+        print(f"{about}: step {theirs:.3f} s, {tokens / theirs:,.0f} tokens/s; ours takes {step / theirs:.2f} times that")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def test_micro_batches_add_up(algorithm: Algorithm, aggregation: Loss) -> None:
         for row in range(2)
     ]
     assert sum(value for value, _ in parts) == pytest.approx(whole, rel=1e-14)
-    assert torch.equal(torch.cat([gradient for _, gradient in parts]), gradient_BT)
+    # Not to the bit: a processor's vectors and its rest of a row round an exponential apart.
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), gradient_BT, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("algorithm", [Grpo(), Dapo(), DrGrpo()], ids=lambda a: a.type)
