@@ -211,6 +211,12 @@ class Resources(Strict):
     engine_memory_fraction: Annotated[
         float, Field(gt=0, lt=1, description="Share of a GPU's memory for the vLLM engine; it shares the GPU with the learner")
     ] = 0.35
+    engine_timeout: Annotated[
+        Positive,
+        Field(
+            description="Seconds without a sign of life from a vLLM engine at work; then it counts as hung, and the run fails"
+        ),
+    ] = 900.0
     kv_cache_mb: Annotated[Count, Field(description="KV cache of the vLLM engine on a CPU, MiB")] = 256
 
 

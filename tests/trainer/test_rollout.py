@@ -158,23 +158,50 @@ def engines() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if "trainer.rollout.vllm_child" in p.cmdline()]
 
 
+def own_engine(tiny_model: Path, policy: Policy, resources: Resources) -> tuple[VllmSampler, psutil.Process]:
+    """A sampler of the test's own, and its engine process."""
+    others = set(engines())
+    model = Model(path=str(tiny_model))
+    sampler = VllmSampler(model, policy.tokenizer, max_model_len=64, concurrency=8, device=CPU, resources=resources)
+    (engine,) = set(engines()) - others
+    return sampler, engine
+
+
 @pytest.mark.slow
 def test_a_dead_engine_is_noticed_at_once_and_leaves_nothing(tiny_model: Path, policy: Policy) -> None:
-    others = set(engines())
-    sampler = VllmSampler(
-        Model(path=str(tiny_model)),
-        policy.tokenizer,
-        max_model_len=64,
-        concurrency=8,
-        device=CPU,
-        resources=Resources(kv_cache_mb=64),
-    )
-    (engine,) = set(engines()) - others
+    sampler, engine = own_engine(tiny_model, policy, Resources(kv_cache_mb=64))
     os.kill(engine.pid, signal.SIGKILL)
     with pytest.raises(EngineError, match="died"):
         sampler.generate(requests(1), SamplingSettings(4))
     sampler.close()
     assert not engine.is_running()
+
+
+@pytest.mark.slow
+def test_an_engine_that_hangs_is_noticed_and_ended(tiny_model: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, engine = own_engine(tiny_model, policy, Resources(kv_cache_mb=64))
+    monkeypatch.setattr(sampler, "_timeout", 2.0)  # the start needed longer
+    monkeypatch.setattr("trainer.rollout.vllm_sampler.CLOSE_SECONDS", 1)
+    engine.suspend()
+    with pytest.raises(WeightSyncError, match="hangs in 'push_weights': nothing heard of it for 2 s"):
+        sampler.push_weights(policy.weights(), 1)
+    sampler.close()
+    assert not engine.is_running()
+
+
+@pytest.mark.slow
+def test_an_engine_that_works_longer_than_the_silence_allowed_is_waited_for(
+    tiny_model: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.rollout.vllm_sampler.PULSE_SECONDS", 0.0)
+    sampler, _ = own_engine(tiny_model, policy, Resources(kv_cache_mb=64))
+    sampler.start(requests(8), SamplingSettings(40))
+    heard = []
+    while not heard or heard[-1][0] == "working":
+        heard.append(sampler._receive("generate"))
+    assert len(heard) > 30  # a sign of life at each of the 40 tokens' steps
+    assert heard[-1][0] == "ok"
+    sampler.close()
 
 
 def test_asking_for_vllm_where_it_is_missing_is_an_error(

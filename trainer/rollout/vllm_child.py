@@ -1,10 +1,12 @@
 """The engine process: an in-process vLLM engine, driven over a pipe. Run by trainer/rollout/vllm_sampler.py.
 
-Messages are (verb, arguments); each is answered by ("ok", value) or ("error", text). The process ends when the pipe closes.
+Messages are (verb, arguments); each is answered by ("ok", value) or ("error", text). Before the answer, ("working", None) says
+every few seconds of a long rollout that the engine has gone a step further. The process ends when the pipe closes.
 """
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from traceback import format_exc
@@ -14,10 +16,13 @@ RawCompletion = tuple[list[int], list[float], str]  # token ids, their log-proba
 
 
 class Engine:
-    """vLLM's `LLM` behind the verbs that the sampler sends."""
+    """vLLM's `LLM` behind the verbs that the sampler sends. `pulse` is called every `pulse_seconds` while it gets on."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], pulse: Callable[[], None], pulse_seconds: float) -> None:
         from vllm import LLM
+
+        self._pulse = pulse
+        self._pulse_seconds = pulse_seconds
 
         self._llm = LLM(**options)
         self._llm.init_weight_transfer_engine({"init_info": {}})
@@ -32,7 +37,8 @@ class Engine:
             for _, seeds in requests
             for seed in seeds
         ]
-        outputs = iter(self._llm.generate(prompts, parameters, use_tqdm=False))
+        self._llm.enqueue(prompts, parameters, use_tqdm=False)
+        outputs = iter(self._outputs())
         return [[_raw(next(outputs).outputs[0]) for _ in seeds] for _, seeds in requests]
 
     def push_weights(self, path: str, version: str) -> None:
@@ -52,6 +58,18 @@ class Engine:
             [position[token].logprob for position, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)]
             for output, ids in zip(outputs, sequences, strict=True)
         ]
+
+    def _outputs(self) -> list[Any]:
+        """What was enqueued, once all of it is finished, in its order; what `LLM.wait_for_completion` does, with a pulse."""
+        engine = self._llm.llm_engine
+        finished: list[Any] = []
+        pulsed = time.monotonic()
+        while engine.has_unfinished_requests():
+            finished += [output for output in engine.step() if output.finished]
+            if time.monotonic() >= pulsed + self._pulse_seconds:
+                self._pulse()
+                pulsed = time.monotonic()
+        return sorted(finished, key=lambda output: int(output.request_id))
 
 
 def _raw(output: Any) -> RawCompletion:
@@ -83,9 +101,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # they reach the whole process group; the learner decides when we end
         signal.signal(number, signal.SIG_IGN)
     pipe = Connection(int(sys.argv[1]))
-    options = pipe.recv()
+    options, pulse_seconds = pipe.recv()
     try:
-        engine = Engine(options)
+        engine = Engine(options, lambda: pipe.send(("working", None)), pulse_seconds)
     except Exception:  # noqa: BLE001  # as in serve
         pipe.send(("error", format_exc()))
         return

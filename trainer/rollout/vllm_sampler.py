@@ -25,6 +25,7 @@ from trainer.rollout.vllm_plugin import ENGINE_VARIABLE
 from trainer.types import Completion
 
 CLOSE_SECONDS = 10
+PULSE_SECONDS = 5.0  # between two signs of life of an engine at work
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -33,7 +34,8 @@ class EngineError(RuntimeError):
 
 
 class VllmSampler:
-    """Speaks to the engine process; every answer is waited for, and a dead engine is noticed at once by its closed pipe."""
+    """Speaks to the engine process; every answer is waited for. A dead engine is noticed at once by its closed pipe, one that
+    hangs by its silence (`resources.engine_timeout`)."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class VllmSampler:
         if find_spec("vllm") is None:
             raise EngineError("rollout.engine is 'vllm', and vLLM is not installed; install it or ask for 'transformers'")
         self._tokenizer = tokenizer
+        self._timeout = resources.engine_timeout
         self._folder = tempfile.TemporaryDirectory(
             prefix="mhpo-weights-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         )
@@ -62,9 +65,10 @@ class VllmSampler:
             )
         self._generating = False  # between start and finish the engine's next answer is theirs
         self._pipe = Connection(ours.detach())
-        self._pipe.send(
-            engine_options(model, max_model_len=max_model_len, concurrency=concurrency, device=device, resources=resources)
+        options = engine_options(
+            model, max_model_len=max_model_len, concurrency=concurrency, device=device, resources=resources
         )
+        self._pipe.send((options, PULSE_SECONDS))
         self._answer("start")
 
     def generate(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[tuple[Completion, ...]]:
@@ -130,16 +134,25 @@ class VllmSampler:
             self._pipe.send((verb, arguments))
 
     def _answer(self, verb: str) -> Any:
+        status, value = self._receive(verb)
+        while status == "working":
+            status, value = self._receive(verb)
+        if status == "error":
+            raise EngineError(f"{verb!r} failed in the engine:\n{value}")
+        return value
+
+    def _receive(self, verb: str) -> tuple[str, Any]:
+        """The next message; raises EngineError for an engine that is dead or has hung."""
         try:
-            status, value = self._pipe.recv()
+            if not self._pipe.poll(self._timeout):
+                raise EngineError(f"the engine process hangs in {verb!r}: nothing heard of it for {self._timeout:g} s")
+            message: tuple[str, Any] = self._pipe.recv()
         except (EOFError, OSError) as error:
             code = self._process.wait()
             raise EngineError(
                 f"the engine process died in {verb!r} (exit code {code}); its output is above in the log"
             ) from error
-        if status == "error":
-            raise EngineError(f"{verb!r} failed in the engine:\n{value}")
-        return value
+        return message
 
 
 def engine_environment(device: torch.device) -> dict[str, str]:
