@@ -196,7 +196,7 @@ def test_an_engine_that_works_longer_than_the_silence_allowed_is_waited_for(
     monkeypatch.setattr("trainer.rollout.vllm_sampler.PULSE_SECONDS", 0.0)
     sampler, _ = own_engine(tiny_model, policy, Resources(kv_cache_mb=64))
     sampler.start(requests(8), SamplingSettings(40))
-    heard = []
+    heard: list[tuple[str, object]] = []
     while not heard or heard[-1][0] == "working":
         heard.append(sampler._receive("generate"))
     assert len(heard) > 30  # a sign of life at each of the 40 tokens' steps
