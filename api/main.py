@@ -11,22 +11,26 @@ from api.background import Repeated
 from api.database import engine
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
-from api.routes import benchmarks, files, health, jobs, runs
+from api.routes import benchmarks, files, health, jobs, runs, stream
 from api.schemas import ErrorView
 from api.settings import settings
+from api.streams import Streams
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The relay and the reaper live as long as the server."""
+    """The relay, the reaper and the streams live as long as the server."""
     relay = Repeated("relay", settings().outbox_seconds, outbox.drain)
     reaping = Repeated("reaper", settings().reaper_seconds, reaper.look)
+    streams = Streams()
     app.state.relay = relay
-    app.state.background = (relay, reaping)
-    for thread in app.state.background:
+    app.state.streams = streams
+    app.state.background = (relay, reaping, streams)
+    for thread in (relay, reaping):
         thread.start()
-    yield
-    for thread in app.state.background:
+    async with streams.listening():
+        yield
+    for thread in (relay, reaping):
         thread.stop()
     engine().dispose()
 
@@ -46,7 +50,7 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for router in (jobs.router, runs.router, benchmarks.router, files.router, health.router):
+    for router in (jobs.router, runs.router, stream.router, benchmarks.router, files.router, health.router):
         app.include_router(router)
     return app
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Identity, Index, MetaData, Text, false, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Double, Enum, ForeignKey, Identity, Index, MetaData, Text, false, func, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -190,8 +190,32 @@ class StepMetrics(Base):
     metrics: Mapped[Json]  # name -> number
     reported_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seq: Mapped[int] = mapped_column(Identity(always=True))  # rises in the order in which a job's rows are committed
 
-    __table_args__ = (Index("ix_step_metrics_job_id_step_attempt", "job_id", "step", text("attempt DESC")),)
+    __table_args__ = (
+        Index("ix_step_metrics_job_id_step_attempt", "job_id", "step", text("attempt DESC")),
+        Index("ix_step_metrics_job_id_seq", "job_id", "seq"),
+        # Compressed documents would be unpacked again for each name that is read out of them.
+        {"postgresql_with": {"toast_tuple_target": 8160}},
+    )
+
+
+class MetricSegment(Base):
+    """A metric over `size` steps from `start` on, all of them recorded: what a long curve is drawn from (`api/rollup.py`)."""
+
+    __tablename__ = "metric_segments"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    start: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    n: Mapped[int]  # values that are numbers
+    not_finite: Mapped[int]
+    min: Mapped[float | None] = mapped_column(Double)
+    max: Mapped[float | None] = mapped_column(Double)
+    sum: Mapped[float | None] = mapped_column(Double)
+    last: Mapped[float | None] = mapped_column(Double)
+    last_step: Mapped[int]
 
 
 class Sample(Base):

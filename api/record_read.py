@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
-from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Sample, Status, StepMetrics, is_id
+from api.models import Checkpoint, Evaluation, Event, File, Job, Sample, Status, is_id
 from api.record import UnknownJobError
-from api.schemas import Series
 
 Paged = TypeVar("Paged", Job, File)
 
@@ -35,28 +33,6 @@ def page(
 
 def with_status(status: Status | None) -> list[ColumnElement[bool]]:
     return [] if status is None else [Job.status == status]
-
-
-def metrics(session: Session, job_id: str, wanted: Sequence[str] | None, from_step: int) -> tuple[list[str], dict[str, Series]]:
-    """(every metric's name, the curves asked for or all), from `from_step` to the job's step.
-
-    Of a step the latest attempt counts; what was done after a checkpoint that the job went back to does not.
-    """
-    query = (
-        select(StepMetrics.step, StepMetrics.metrics)
-        .join(Job, Job.id == StepMetrics.job_id)
-        .where(StepMetrics.job_id == job_id, StepMetrics.step >= from_step, StepMetrics.step <= Job.step)
-        .ext(distinct_on(StepMetrics.step))
-        .order_by(StepMetrics.step, StepMetrics.attempt.desc())
-    )
-    rows = session.execute(query).all()
-    names = sorted({name for _, measured in rows for name in measured})
-    return names, {name: _series(name, [(step, measured) for step, measured in rows]) for name in wanted or names}
-
-
-def _series(name: str, rows: Sequence[tuple[int, Json]]) -> Series:
-    points = [(step, measured[name]) for step, measured in rows if name in measured]
-    return Series(step=[step for step, _ in points], value=[value for _, value in points])
 
 
 def events(session: Session, job_id: str, after: int, limit: int) -> tuple[list[Event], bool]:

@@ -61,6 +61,22 @@ class JobView(LeasedView):
         return cls.model_validate({**columns, "folder": str(settings().run_folder(job.id))})
 
 
+class StatusView(View):
+    """What changes of a job while it runs."""
+
+    object: Literal["job.status"] = "job.status"
+    id: str
+    status: Status
+    phase: Phase | None
+    status_reason: ReasonView | None
+    attempt: int
+    cancel_requested: bool
+    step: int
+    steps: int
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
 class EvaluationView(LeasedView):
     object: Literal["evaluation"] = "evaluation"
     job_id: str
@@ -138,6 +154,31 @@ class MetricsView(View):
     object: Literal["metrics"] = "metrics"
     names: Annotated[list[str], Field(description="Every metric that these steps have")]
     series: dict[str, Series]
+
+
+class Buckets(View):
+    """One curve in buckets: the i-th of each list is of the i-th bucket, which ends at `step[i]`, its last value's step.
+
+    null stands for what has no finite value.
+    """
+
+    step: list[int]
+    x: Annotated[list[float | None], Field(description="Where `step` lies on the axis that was asked for")]
+    last: list[float | None]
+    min: list[float | None]
+    max: list[float | None]
+    mean: list[float | None]
+    n: Annotated[list[int], Field(description="How many finite values are in the bucket")]
+    not_finite: list[int]
+
+
+class BucketsView(View):
+    object: Literal["metrics"] = "metrics"
+    names: Annotated[list[str], Field(description="Every metric that these steps have")]
+    x: Literal["step", "time", "tokens"]
+    bucket_steps: Annotated[int, Field(description="How many steps go into a bucket")]
+    next_step: Annotated[int, Field(description="The first step behind the last bucket")]
+    series: dict[str, Buckets]
 
 
 class FileView(View):

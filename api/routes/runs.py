@@ -4,11 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api import record_read
+from api import curves, record_read
 from api.body import MAX_INT
+from api.curves import Axis
+from api.database import see_one_moment
 from api.dependencies import SessionDep
 from api.record_read import find_job
-from api.schemas import CheckpointView, EvaluationView, EventView, Listing, MetricsView, SampleView
+from api.schemas import BucketsView, CheckpointView, EvaluationView, EventView, Listing, MetricsView, SampleView
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["runs"])
 
@@ -18,13 +20,25 @@ def get_metrics(
     job_id: str,
     session: SessionDep,
     names: Annotated[str | None, Query(description="Metric names with commas between; all if left out")] = None,
-    from_step: Annotated[int, Query(ge=0, le=MAX_INT)] = 0,
-) -> MetricsView:
-    """Curves by metric, up to the job's step. Of a step that was run twice the latest attempt counts."""
+    from_step: Annotated[int, Query(ge=0, le=MAX_INT, description="Of the form with every point")] = 0,
+    max_points: Annotated[int | None, Query(ge=1, le=10_000, description="Buckets a curve, at most")] = None,
+    x: Annotated[
+        Axis | None, Query(description="Axis of `from`, `to` and the answer's `x`: time is seconds since 1970")
+    ] = None,
+    low: Annotated[float | None, Query(alias="from", allow_inf_nan=False, description="On the axis, included")] = None,
+    high: Annotated[float | None, Query(alias="to", allow_inf_nan=False, description="On the axis, included")] = None,
+) -> MetricsView | BucketsView:
+    """Curves by metric, up to the job's step. Of a step that was run twice the latest attempt counts.
+
+    Every point as `step` and `value`; or, with any of `max_points` (500 if left out), `x`, `from` and `to`, buckets of equally
+    many steps with minimum, maximum, mean and last value, so that no spike is lost.
+    """
     find_job(session, job_id)
     wanted = None if names is None else [name for name in names.split(",") if name]
-    found, series = record_read.metrics(session, job_id, wanted, from_step)
-    return MetricsView(names=found, series=series)
+    see_one_moment(session)
+    if all(asked is None for asked in (max_points, x, low, high)):
+        return curves.points(session, job_id, wanted, from_step)
+    return curves.buckets(session, job_id, wanted, x or Axis.STEP, low, high, max_points or 500)
 
 
 @router.get("/events")
