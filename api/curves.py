@@ -12,9 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Double, cast, func, select, union_all
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from api.models import Job, MetricSegment
+from api.models import Job, MetricSegment, StepMetrics
 from api.rollup import SIZES, STEPS, Piece, counted, cover, parts, summed, values
 from api.schemas import Buckets, BucketsView, MetricsView, Series
 
@@ -125,8 +124,10 @@ def _first_step(session: Session, job_id: str, axis: Axis, end: int, value: floa
     low, high = 0, end
     while low < high:
         middle = (low + high) // 2
-        row = counted(job_id, middle, end).c
-        here = session.execute(select(row.step, _on(axis, row)).order_by(row.step).limit(1)).one_or_none()
+        query = select(StepMetrics.step, _on(axis, StepMetrics.reported_at, StepMetrics.metrics))
+        within = (StepMetrics.job_id == job_id, StepMetrics.step >= middle, StepMetrics.step < end)
+        newest_first = (StepMetrics.step, StepMetrics.attempt.desc())
+        here = session.execute(query.where(*within).order_by(*newest_first).limit(1)).one_or_none()
         if here is None or here[1] is None or here[1] > value or (here[1] == value and not beyond):
             high = middle
         else:
@@ -141,11 +142,11 @@ def _positions(session: Session, job_id: str, axis: Axis, steps: Collection[int]
     if not steps:
         return {}
     row = counted(job_id, min(steps), max(steps) + 1).c
-    query = select(row.step, _on(axis, row)).where(row.step.in_(steps))
+    query = select(row.step, _on(axis, row.reported_at, row.metrics)).where(row.step.in_(steps))
     return {step: position for step, position in session.execute(query)}  # noqa: C416  # rows, not pairs
 
 
-def _on(axis: Axis, row: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[Any]:
+def _on(axis: Axis, reported_at: Any, metrics: Any) -> ColumnElement[Any]:
     if axis is Axis.TIME:
-        return cast(func.extract("epoch", row.reported_at), Double)
-    return cast(row.metrics["num_tokens"].astext, Double)
+        return cast(func.extract("epoch", reported_at), Double)
+    return cast(metrics["num_tokens"].astext, Double)

@@ -7,7 +7,21 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Double, Enum, ForeignKey, Identity, Index, MetaData, Text, false, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    false,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -209,8 +223,8 @@ class MetricSegment(Base):
     size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str] = mapped_column(primary_key=True)
     start: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    n: Mapped[int]  # values that are numbers
-    not_finite: Mapped[int]
+    n: Mapped[int] = mapped_column(Integer)  # values that are numbers
+    not_finite: Mapped[int] = mapped_column(Integer)
     min: Mapped[float | None] = mapped_column(Double)
     max: Mapped[float | None] = mapped_column(Double)
     sum: Mapped[float | None] = mapped_column(Double)
