@@ -133,7 +133,7 @@ def store_checkpoint(session: Session, claim: Claim, step: int, path: str, *, fi
     hold(session, claim)
     row = {"job_id": claim.job_id, "step": step, "attempt": claim.attempt, "path": path, "final": final}
     statement = upsert(Checkpoint).values(row)
-    again = {"attempt": claim.attempt, "path": path, "final": final, "created_at": func.now()}
+    again = {"attempt": claim.attempt, "path": path, "final": final, "created_at": func.now(), "contents": None}
     session.execute(statement.on_conflict_do_update(index_elements=["job_id", "step"], set_=again))
     template = session.scalar(select(Job.evaluation_spec).where(Job.id == claim.job_id, ~Job.cancel_requested))
     if template is None or not _is_evaluated(claim.spec, step, final=final):

@@ -255,6 +255,7 @@ class Checkpoint(Base):
     attempt: Mapped[int]
     path: Mapped[str]  # relative to the run folder
     final: Mapped[bool]
+    contents: Mapped[list[Json] | None]  # its files, {path, bytes, sha256}, once they have been hashed
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

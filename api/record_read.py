@@ -1,12 +1,14 @@
 """Reading the record: every query behind a GET."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from api.models import Checkpoint, Evaluation, Event, File, Job, Sample, Status, is_id
+from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Sample, Status, is_id
 from api.record import UnknownJobError
 
 Paged = TypeVar("Paged", Job, File)
@@ -61,3 +63,28 @@ def samples(session: Session, job_id: str, step: int | None) -> Sequence[Sample]
     attempt = session.scalar(select(func.max(Sample.attempt)).where(*of_job, Sample.step == step))
     mine = (*of_job, Sample.step == step, Sample.attempt == attempt)
     return session.scalars(select(Sample).where(*mine).order_by(Sample.position)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionFilter:
+    """Which completions of a step are asked for; `grader` says whose score the bounds are of, None the whole reward."""
+
+    min_reward: float | None = None
+    max_reward: float | None = None
+    grader: str | None = None
+    truncated: bool | None = None
+
+    def takes(self, completion: Json) -> bool:
+        """A completion without that score (its grader failed, or there is none of that name) is not taken."""
+        if self.truncated is not None and (completion.get("finish_reason") == "length") is not self.truncated:
+            return False
+        if (self.min_reward, self.max_reward, self.grader) == (None, None, None):
+            return True
+        score = completion.get("reward") if self.grader is None else completion.get("by_grader", {}).get(self.grader)
+        low = -inf if self.min_reward is None else self.min_reward
+        high = inf if self.max_reward is None else self.max_reward
+        return isinstance(score, int | float) and low <= score <= high
+
+
+def find_checkpoint(session: Session, job_id: str, step: int) -> Checkpoint | None:
+    return session.get(Checkpoint, (job_id, step))

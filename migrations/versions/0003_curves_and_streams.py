@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision: str = "0003"
 down_revision: str | None = "0001"
@@ -54,6 +55,7 @@ _TOLD = {
 
 
 def upgrade() -> None:
+    op.add_column("checkpoints", sa.Column("contents", JSONB(), nullable=True))
     _order_metrics()
     _create_segments()
     _tell_of_changes()
@@ -67,6 +69,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE step_metrics RESET (toast_tuple_target)")
     op.drop_index("ix_step_metrics_job_id_seq", "step_metrics")
     op.drop_column("step_metrics", "seq")
+    op.drop_column("checkpoints", "contents")
 
 
 def _order_metrics() -> None:
