@@ -73,7 +73,9 @@ def handle_errors(app: FastAPI) -> None:
 def _database_error(_: Request, error: Exception) -> JSONResponse:
     logger.error("the database did not answer: %s", error)
     message = "The database does not answer; try again."
-    return envelope(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", message, headers={"retry-after": "2"})
+    return envelope(
+        HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", message, headers={"retry-after": "2", "x-should-retry": "true"}
+    )
 
 
 def _unexpected(request: Request, _: Exception) -> JSONResponse:
@@ -86,6 +88,8 @@ def _unexpected(request: Request, _: Exception) -> JSONResponse:
 def envelope(
     status: HTTPStatus, code: str, message: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
+    if status == HTTPStatus.CONFLICT:  # OpenAI's client would send it again: no state of ours changes by asking twice
+        headers = {"x-should-retry": "false", **(headers or {})}
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
     return JSONResponse({"error": error}, status, headers)

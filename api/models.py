@@ -302,6 +302,28 @@ class Outbox(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+DEFAULT_PROJECT = "default"
+
+
+class Creation(Base):
+    """A request that made a job, for as long as the same request may be sent again (`api/idempotency.py`)."""
+
+    __tablename__ = "creations"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
+    key: Mapped[str | None]
+    fingerprint: Mapped[str]  # SHA-256 of route and body
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("uq_creations_project_key", "project", "key", unique=True),
+        Index("ix_creations_fingerprint", "fingerprint"),
+        Index("ix_creations_created_at", "created_at"),
+    )
+
+
 class Tail(Base):
     """How many bytes of a file of the run folder are in the record."""
 

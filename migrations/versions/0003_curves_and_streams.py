@@ -1,10 +1,10 @@
-"""Long curves in pieces, and word of every change of a job to whoever listens."""
+"""Long curves in pieces, word of every change of a job to whoever listens, and requests that make a job once."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 revision: str = "0003"
 down_revision: str | None = "0001"
@@ -58,6 +58,7 @@ def upgrade() -> None:
     op.add_column("checkpoints", sa.Column("contents", JSONB(), nullable=True))
     _order_metrics()
     _create_segments()
+    _create_creations()
     _tell_of_changes()
 
 
@@ -65,6 +66,7 @@ def downgrade() -> None:
     for table in _TOLD:
         op.execute(f"DROP TRIGGER tell_of_job ON {table}")
     op.execute("DROP FUNCTION tell_of_job()")
+    op.drop_table("creations")
     op.drop_table("metric_segments")
     op.execute("ALTER TABLE step_metrics RESET (toast_tuple_target)")
     op.drop_index("ix_step_metrics_job_id_seq", "step_metrics")
@@ -98,6 +100,23 @@ def _create_segments() -> None:
     op.execute(_FROM_STEPS)
     for size in _SIZES[1:]:
         op.get_bind().execute(sa.text(_FROM_SEGMENTS), {"size": size})
+
+
+def _create_creations() -> None:
+    op.create_table(
+        "creations",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("project", sa.Text(), server_default="default", nullable=False),
+        sa.Column("key", sa.Text(), nullable=True),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("created_at", TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_creations_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_creations")),
+    )
+    op.create_index("uq_creations_project_key", "creations", ["project", "key"], unique=True)
+    op.create_index("ix_creations_fingerprint", "creations", ["fingerprint"], unique=False)
+    op.create_index("ix_creations_created_at", "creations", ["created_at"], unique=False)
 
 
 def _tell_of_changes() -> None:
