@@ -12,7 +12,7 @@ from api.conditional import ConditionalGet
 from api.database import engine
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
-from api.routes import benchmarks, files, health, jobs, plans, runs, stream
+from api.routes import benchmarks, files, health, jobs, openai, plans, runs, stream
 from api.schemas import ErrorView
 from api.settings import settings
 from api.streams import Streams
@@ -53,8 +53,8 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for router in (plans.router, jobs.router, runs.router, stream.router, benchmarks.router, files.router, health.router):
-        app.include_router(router)
+    for part in (openai, plans, jobs, runs, stream, benchmarks, files, health):
+        app.include_router(part.router)
     return app
 
 

@@ -64,6 +64,18 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+class Purpose(StrEnum):
+    """What a file was uploaded for, in OpenAI's words; derived: made of another by the service."""
+
+    FINE_TUNE = "fine-tune"
+    EVALS = "evals"
+    USER_DATA = "user_data"
+    BATCH = "batch"
+    ASSISTANTS = "assistants"
+    VISION = "vision"
+    DERIVED = "derived"
+
+
 class ModelKind(StrEnum):
     """What an evaluation scores: the model before training, or a checkpoint of the run."""
 
@@ -266,6 +278,7 @@ class File(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     filename: Mapped[str]
+    purpose: Mapped[Purpose] = mapped_column(_states(Purpose, "purpose"), server_default="fine-tune")
     format: Mapped[str]  # jsonl or parquet
     bytes: Mapped[int]
     sha256: Mapped[str]
@@ -322,6 +335,15 @@ class Creation(Base):
         Index("ix_creations_fingerprint", "fingerprint"),
         Index("ix_creations_created_at", "created_at"),
     )
+
+
+class OpenAIJob(Base):
+    """What a job was asked for in OpenAI's form."""
+
+    __tablename__ = "openai_jobs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    request: Mapped[Json]
 
 
 class Tail(Base):

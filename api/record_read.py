@@ -23,12 +23,21 @@ def find_job(session: Session, job_id: str) -> Job:
 
 
 def page(
-    session: Session, table: type[Paged], after: Job | File | None, limit: int, guards: Sequence[ColumnElement[bool]] = ()
+    session: Session,
+    table: type[Paged],
+    after: Job | File | None,
+    limit: int,
+    guards: Sequence[ColumnElement[bool]] = (),
+    *,
+    ascending: bool = False,
 ) -> tuple[list[Paged], bool]:
-    """Up to `limit` rows behind `after`, newest first, and whether there are more."""
-    query: Select[Paged] = select(table).where(*guards).order_by(table.created_at.desc(), table.id.desc())
+    """Up to `limit` rows behind `after`, newest first or `ascending`, and whether there are more."""
+    place = (table.created_at, table.id)
+    query: Select[Paged] = select(table).where(*guards)
+    query = query.order_by(*(place if ascending else [column.desc() for column in place]))
     if after is not None:
-        query = query.where(tuple_(table.created_at, table.id) < (after.created_at, after.id))
+        here = (after.created_at, after.id)
+        query = query.where(tuple_(*place) > here if ascending else tuple_(*place) < here)
     rows = list(session.scalars(query.limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 

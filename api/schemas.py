@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.checkpoint_files import digest, folder_of, is_available
-from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, ModelKind, Phase, Sample, Status
+from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, ModelKind, Phase, Purpose, Sample, Status
 from api.record_read import CompletionFilter
 from api.settings import settings
 from evaluator.config import Benchmark
@@ -238,19 +238,42 @@ class BucketsView(View):
 
 
 class FileView(View):
+    """A file in OpenAI's form, with what we know of it besides."""
+
     object: Literal["file"] = "file"
     id: str
     filename: str
+    purpose: Purpose
+    status: Literal["processed"] = "processed"
     format: Literal["jsonl", "parquet"]
     bytes: int
     sha256: str
     rows: int
     columns: list[str]
-    created_at: datetime
+    created_at: Annotated[int, Field(description="Seconds since 1970, as OpenAI's clients want it")]
+    expires_at: None = None
+    status_details: None = None
 
     @classmethod
     def of(cls, file: File) -> Self:
-        return cls.model_validate(file)
+        columns = {column.name: getattr(file, column.name) for column in File.__table__.columns}
+        return cls.model_validate({**columns, "created_at": int(file.created_at.timestamp())})
+
+
+class FileListing(Listing[FileView]):
+    first_id: str | None
+    last_id: str | None
+
+    @classmethod
+    def of(cls, files: list[FileView], *, has_more: bool) -> Self:
+        first, last = (files[0].id, files[-1].id) if files else (None, None)
+        return cls(data=files, has_more=has_more, first_id=first, last_id=last)
+
+
+class DeletedFile(View):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
 
 
 class BenchmarkView(View):

@@ -59,6 +59,7 @@ def upgrade() -> None:
     _order_metrics()
     _create_segments()
     _create_creations()
+    _create_openai()
     _tell_of_changes()
 
 
@@ -66,6 +67,9 @@ def downgrade() -> None:
     for table in _TOLD:
         op.execute(f"DROP TRIGGER tell_of_job ON {table}")
     op.execute("DROP FUNCTION tell_of_job()")
+    op.drop_table("openai_jobs")
+    op.drop_constraint("ck_files_purpose", "files")
+    op.drop_column("files", "purpose")
     op.drop_table("creations")
     op.drop_table("metric_segments")
     op.execute("ALTER TABLE step_metrics RESET (toast_tuple_target)")
@@ -117,6 +121,19 @@ def _create_creations() -> None:
     op.create_index("uq_creations_project_key", "creations", ["project", "key"], unique=True)
     op.create_index("ix_creations_fingerprint", "creations", ["fingerprint"], unique=False)
     op.create_index("ix_creations_created_at", "creations", ["created_at"], unique=False)
+
+
+def _create_openai() -> None:
+    purposes = ("fine-tune", "evals", "user_data", "batch", "assistants", "vision", "derived")
+    purpose = sa.Enum(*purposes, name="purpose", native_enum=False, create_constraint=True, length=32)
+    op.add_column("files", sa.Column("purpose", purpose, server_default="fine-tune", nullable=False))
+    op.create_table(
+        "openai_jobs",
+        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("request", JSONB(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_openai_jobs_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_id", name=op.f("pk_openai_jobs")),
+    )
 
 
 def _tell_of_changes() -> None:
