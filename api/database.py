@@ -42,3 +42,9 @@ def transaction() -> Iterator[Session]:
     """A session in one transaction: committed at the end of the block, rolled back by an exception."""
     with sessions().begin() as session:
         yield session
+
+
+def see_one_moment(session: Session) -> None:
+    """End the session's transaction; what it reads from here on is all of one moment."""
+    session.rollback()
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from api.database import OUTAGES
 from api.middleware import REQUEST_ID
 from api.record import JobEndedError, UnknownJobError
+from api.uploads import FileInUseError
 from trainer.strict import SpecError
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,10 @@ def handle_errors(app: FastAPI) -> None:
     def job_ended(_: Request, error: JobEndedError) -> JSONResponse:
         return envelope(HTTPStatus.CONFLICT, "job_ended", str(error))
 
+    @app.exception_handler(FileInUseError)
+    def file_in_use(_: Request, error: FileInUseError) -> JSONResponse:
+        return envelope(HTTPStatus.CONFLICT, "file_in_use", str(error))
+
     @app.exception_handler(RequestValidationError)
     def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
         fault = error.errors()[0]
@@ -73,7 +78,9 @@ def handle_errors(app: FastAPI) -> None:
 def _database_error(_: Request, error: Exception) -> JSONResponse:
     logger.error("the database did not answer: %s", error)
     message = "The database does not answer; try again."
-    return envelope(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", message, headers={"retry-after": "2"})
+    return envelope(
+        HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", message, headers={"retry-after": "2", "x-should-retry": "true"}
+    )
 
 
 def _unexpected(request: Request, _: Exception) -> JSONResponse:
@@ -86,6 +93,8 @@ def _unexpected(request: Request, _: Exception) -> JSONResponse:
 def envelope(
     status: HTTPStatus, code: str, message: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
+    if status == HTTPStatus.CONFLICT:  # OpenAI's client would send it again: no state of ours changes by asking twice
+        headers = {"x-should-retry": "false", **(headers or {})}
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
     return JSONResponse({"error": error}, status, headers)

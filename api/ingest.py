@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from api.models import Checkpoint, Event, Job, Json, ModelKind, Sample, StepMetrics, Tail
 from api.record import Claim, hold, schedule_evaluation
+from api.rollup import forget, roll_up
 from api.settings import settings
 from api.storable import storable
 
@@ -59,10 +60,14 @@ def store_metrics(session: Session, claim: Claim, lines: Sequence[Json], span: S
         return
     statement = upsert(StepMetrics)
     later = {"metrics": statement.excluded.metrics, "reported_at": statement.excluded.reported_at, "created_at": func.now()}
-    session.execute(
-        statement.on_conflict_do_update(index_elements=["job_id", "attempt", "step"], set_=later), list(rows.values())
+    again = statement.on_conflict_do_update(
+        index_elements=["job_id", "attempt", "step"], set_={**later, "seq": text("DEFAULT")}
     )
-    session.execute(update(Job).where(Job.id == claim.job_id).values(step=lines[-1]["step"]))
+    session.execute(again, list(rows.values()))
+    before = session.scalars(select(Job.step).where(Job.id == claim.job_id)).one()
+    last = lines[-1]["step"]
+    session.execute(update(Job).where(Job.id == claim.job_id).values(step=last))
+    roll_up(session, claim.job_id, min(rows), last, appended=min(rows) > before)
 
 
 def store_resumed(session: Session, claim: Claim, step: int, time: float) -> None:
@@ -74,7 +79,10 @@ def store_resumed(session: Session, claim: Claim, step: int, time: float) -> Non
     since = select(func.max(StepMetrics.step)).where(
         StepMetrics.job_id == claim.job_id, StepMetrics.attempt == claim.attempt, StepMetrics.reported_at >= _instant(time)
     )
-    session.execute(update(Job).where(Job.id == claim.job_id).values(step=func.coalesce(since.scalar_subquery(), step)))
+    back = session.scalar(since)
+    now_at = step if back is None else back
+    session.execute(update(Job).where(Job.id == claim.job_id).values(step=now_at))
+    forget(session, claim.job_id, now_at + 1)
 
 
 def store_events(session: Session, claim: Claim, lines: Sequence[Json], span: Span) -> None:
@@ -125,7 +133,7 @@ def store_checkpoint(session: Session, claim: Claim, step: int, path: str, *, fi
     hold(session, claim)
     row = {"job_id": claim.job_id, "step": step, "attempt": claim.attempt, "path": path, "final": final}
     statement = upsert(Checkpoint).values(row)
-    again = {"attempt": claim.attempt, "path": path, "final": final, "created_at": func.now()}
+    again = {"attempt": claim.attempt, "path": path, "final": final, "created_at": func.now(), "contents": None}
     session.execute(statement.on_conflict_do_update(index_elements=["job_id", "step"], set_=again))
     template = session.scalar(select(Job.evaluation_spec).where(Job.id == claim.job_id, ~Job.cancel_requested))
     if template is None or not _is_evaluated(claim.spec, step, final=final):

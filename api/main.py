@@ -6,27 +6,33 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import openapi, outbox, reaper
+from api import checkpoint_files, openapi, outbox, reaper
 from api.background import Repeated
+from api.conditional import ConditionalGet
 from api.database import engine
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
-from api.routes import benchmarks, files, health, jobs, runs
+from api.routes import benchmarks, files, health, jobs, openai, plans, runs, stream
 from api.schemas import ErrorView
 from api.settings import settings
+from api.streams import Streams
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The relay and the reaper live as long as the server."""
+    """The relay, the reaper and the streams live as long as the server."""
     relay = Repeated("relay", settings().outbox_seconds, outbox.drain)
     reaping = Repeated("reaper", settings().reaper_seconds, reaper.look)
+    hashing = Repeated("checkpoint hashes", settings().reaper_seconds, checkpoint_files.hash_new)
+    streams = Streams()
     app.state.relay = relay
-    app.state.background = (relay, reaping)
-    for thread in app.state.background:
+    app.state.streams = streams
+    app.state.background = (relay, reaping, hashing, streams)
+    for thread in (relay, reaping, hashing):
         thread.start()
-    yield
-    for thread in app.state.background:
+    async with streams.listening():
+        yield
+    for thread in (relay, reaping, hashing):
         thread.stop()
     engine().dispose()
 
@@ -40,14 +46,15 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
         responses={"4XX": {"model": ErrorView}, "5XX": {"model": ErrorView}},
     )
+    app.add_middleware(ConditionalGet)
     app.add_middleware(
         BodyLimit, limit=settings().max_body_bytes, upload_path=files.PATH, upload_limit=settings().max_upload_bytes
     )
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for router in (jobs.router, runs.router, benchmarks.router, files.router, health.router):
-        app.include_router(router)
+    for part in (openai, plans, jobs, runs, stream, benchmarks, files, health):
+        app.include_router(part.router)
     return app
 
 

@@ -7,7 +7,21 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Identity, Index, MetaData, Text, false, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    false,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -48,6 +62,18 @@ class Level(StrEnum):
     INFO = "info"
     WARN = "warn"
     ERROR = "error"
+
+
+class Purpose(StrEnum):
+    """What a file was uploaded for, in OpenAI's words; derived: made of another by the service."""
+
+    FINE_TUNE = "fine-tune"
+    EVALS = "evals"
+    USER_DATA = "user_data"
+    BATCH = "batch"
+    ASSISTANTS = "assistants"
+    VISION = "vision"
+    DERIVED = "derived"
 
 
 class ModelKind(StrEnum):
@@ -190,8 +216,32 @@ class StepMetrics(Base):
     metrics: Mapped[Json]  # name -> number
     reported_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seq: Mapped[int] = mapped_column(Identity(always=True))  # rises in the order in which a job's rows are committed
 
-    __table_args__ = (Index("ix_step_metrics_job_id_step_attempt", "job_id", "step", text("attempt DESC")),)
+    __table_args__ = (
+        Index("ix_step_metrics_job_id_step_attempt", "job_id", "step", text("attempt DESC")),
+        Index("ix_step_metrics_job_id_seq", "job_id", "seq"),
+        # Compressed documents would be unpacked again for each name that is read out of them.
+        {"postgresql_with": {"toast_tuple_target": 8160}},
+    )
+
+
+class MetricSegment(Base):
+    """A metric over `size` steps from `start` on, all of them recorded: what a long curve is drawn from (`api/rollup.py`)."""
+
+    __tablename__ = "metric_segments"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    start: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    n: Mapped[int] = mapped_column(Integer)  # values that are numbers
+    not_finite: Mapped[int] = mapped_column(Integer)
+    min: Mapped[float | None] = mapped_column(Double)
+    max: Mapped[float | None] = mapped_column(Double)
+    sum: Mapped[float | None] = mapped_column(Double)
+    last: Mapped[float | None] = mapped_column(Double)
+    last_step: Mapped[int]
 
 
 class Sample(Base):
@@ -217,6 +267,7 @@ class Checkpoint(Base):
     attempt: Mapped[int]
     path: Mapped[str]  # relative to the run folder
     final: Mapped[bool]
+    contents: Mapped[list[Json] | None]  # its files, {path, bytes, sha256}, once they have been hashed
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -227,6 +278,7 @@ class File(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     filename: Mapped[str]
+    purpose: Mapped[Purpose] = mapped_column(_states(Purpose, "purpose"), server_default="fine-tune")
     format: Mapped[str]  # jsonl or parquet
     bytes: Mapped[int]
     sha256: Mapped[str]
@@ -261,6 +313,37 @@ class Outbox(Base):
     task: Mapped[Task] = mapped_column(_states(Task, "task"))
     key: Mapped[str]  # the id of the job or evaluation
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+DEFAULT_PROJECT = "default"
+
+
+class Creation(Base):
+    """A request that made a job, for as long as the same request may be sent again (`api/idempotency.py`)."""
+
+    __tablename__ = "creations"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
+    key: Mapped[str | None]
+    fingerprint: Mapped[str]  # SHA-256 of route and body
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("uq_creations_project_key", "project", "key", unique=True),
+        Index("ix_creations_fingerprint", "fingerprint"),
+        Index("ix_creations_created_at", "created_at"),
+    )
+
+
+class OpenAIJob(Base):
+    """What a job was asked for in OpenAI's form."""
+
+    __tablename__ = "openai_jobs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    request: Mapped[Json]
 
 
 class Tail(Base):

@@ -4,7 +4,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
+from api.models import Purpose
 from trainer.config import JobSpec
 
 JOB_EXAMPLE: dict[str, Any] = {
@@ -30,12 +32,32 @@ FILE_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "required": ["file"],
-                "properties": {"file": {"type": "string", "contentMediaType": "application/octet-stream"}},
+                "properties": {
+                    "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+                    "purpose": {"type": "string", "enum": [purpose.value for purpose in Purpose], "default": "fine-tune"},
+                },
             },
             "example": {"file": '{"problem": "3+7=", "answer": "10"}\n'},
         }
     }
 }
+
+
+def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """The description of a body that the route reads by `model`."""
+    schema = model.model_json_schema()
+    whole = _inlined(schema, schema.pop("$defs", {}))
+    return {"required": True, "content": {"application/json": {"schema": whole, "example": example}}}
+
+
+def _inlined(node: Any, parts: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_inlined(child, parts) for child in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _inlined(parts[node["$ref"].removeprefix("#/$defs/")], parts)
+    return {key: _inlined(child, parts) for key, child in node.items()}
 
 
 def describe(app: FastAPI) -> None:

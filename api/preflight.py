@@ -73,7 +73,7 @@ def _resolve_model(model: Model) -> Model:
 def _resolve_dataset(session: Session, dataset: Dataset) -> Dataset:
     path = _path(dataset.path, "dataset.path")
     if dataset.path.startswith(_UPLOADED) and "/" not in dataset.path and not path.exists():
-        file = session.get(File, dataset.path) if is_id("file", dataset.path) else None
+        file = session.get(File, dataset.path, with_for_update={"read": True}) if is_id("file", dataset.path) else None
         if file is None:
             raise SpecError("dataset.path", f"no uploaded file has the id {dataset.path!r}")
         return dataset.model_copy(update={"path": str(settings().data_dir.resolve() / file.path)})

@@ -1,15 +1,15 @@
 """Reading the record: every query behind a GET."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
-from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Sample, Status, StepMetrics, is_id
+from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Sample, Status, is_id
 from api.record import UnknownJobError
-from api.schemas import Series
 
 Paged = TypeVar("Paged", Job, File)
 
@@ -23,40 +23,27 @@ def find_job(session: Session, job_id: str) -> Job:
 
 
 def page(
-    session: Session, table: type[Paged], after: Job | File | None, limit: int, guards: Sequence[ColumnElement[bool]] = ()
+    session: Session,
+    table: type[Paged],
+    after: Job | File | None,
+    limit: int,
+    guards: Sequence[ColumnElement[bool]] = (),
+    *,
+    ascending: bool = False,
 ) -> tuple[list[Paged], bool]:
-    """Up to `limit` rows behind `after`, newest first, and whether there are more."""
-    query: Select[Paged] = select(table).where(*guards).order_by(table.created_at.desc(), table.id.desc())
+    """Up to `limit` rows behind `after`, newest first or `ascending`, and whether there are more."""
+    place = (table.created_at, table.id)
+    query: Select[Paged] = select(table).where(*guards)
+    query = query.order_by(*(place if ascending else [column.desc() for column in place]))
     if after is not None:
-        query = query.where(tuple_(table.created_at, table.id) < (after.created_at, after.id))
+        here = (after.created_at, after.id)
+        query = query.where(tuple_(*place) > here if ascending else tuple_(*place) < here)
     rows = list(session.scalars(query.limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
 
 def with_status(status: Status | None) -> list[ColumnElement[bool]]:
     return [] if status is None else [Job.status == status]
-
-
-def metrics(session: Session, job_id: str, wanted: Sequence[str] | None, from_step: int) -> tuple[list[str], dict[str, Series]]:
-    """(every metric's name, the curves asked for or all), from `from_step` to the job's step.
-
-    Of a step the latest attempt counts; what was done after a checkpoint that the job went back to does not.
-    """
-    query = (
-        select(StepMetrics.step, StepMetrics.metrics)
-        .join(Job, Job.id == StepMetrics.job_id)
-        .where(StepMetrics.job_id == job_id, StepMetrics.step >= from_step, StepMetrics.step <= Job.step)
-        .ext(distinct_on(StepMetrics.step))
-        .order_by(StepMetrics.step, StepMetrics.attempt.desc())
-    )
-    rows = session.execute(query).all()
-    names = sorted({name for _, measured in rows for name in measured})
-    return names, {name: _series(name, [(step, measured) for step, measured in rows]) for name in wanted or names}
-
-
-def _series(name: str, rows: Sequence[tuple[int, Json]]) -> Series:
-    points = [(step, measured[name]) for step, measured in rows if name in measured]
-    return Series(step=[step for step, _ in points], value=[value for _, value in points])
 
 
 def events(session: Session, job_id: str, after: int, limit: int) -> tuple[list[Event], bool]:
@@ -85,3 +72,28 @@ def samples(session: Session, job_id: str, step: int | None) -> Sequence[Sample]
     attempt = session.scalar(select(func.max(Sample.attempt)).where(*of_job, Sample.step == step))
     mine = (*of_job, Sample.step == step, Sample.attempt == attempt)
     return session.scalars(select(Sample).where(*mine).order_by(Sample.position)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionFilter:
+    """Which completions of a step are asked for; `grader` says whose score the bounds are of, None the whole reward."""
+
+    min_reward: float | None = None
+    max_reward: float | None = None
+    grader: str | None = None
+    truncated: bool | None = None
+
+    def takes(self, completion: Json) -> bool:
+        """A completion without that score (its grader failed, or there is none of that name) is not taken."""
+        if self.truncated is not None and (completion.get("finish_reason") == "length") is not self.truncated:
+            return False
+        if (self.min_reward, self.max_reward, self.grader) == (None, None, None):
+            return True
+        score = completion.get("reward") if self.grader is None else completion.get("by_grader", {}).get(self.grader)
+        low = -inf if self.min_reward is None else self.min_reward
+        high = inf if self.max_reward is None else self.max_reward
+        return isinstance(score, int | float) and low <= score <= high
+
+
+def find_checkpoint(session: Session, job_id: str, step: int) -> Checkpoint | None:
+    return session.get(Checkpoint, (job_id, step))

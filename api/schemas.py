@@ -5,7 +5,9 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, ModelKind, Phase, Sample, Status
+from api.checkpoint_files import digest, folder_of, is_available
+from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, ModelKind, Phase, Purpose, Sample, Status
+from api.record_read import CompletionFilter
 from api.settings import settings
 from evaluator.config import Benchmark
 
@@ -61,6 +63,22 @@ class JobView(LeasedView):
         return cls.model_validate({**columns, "folder": str(settings().run_folder(job.id))})
 
 
+class StatusView(View):
+    """What changes of a job while it runs."""
+
+    object: Literal["job.status"] = "job.status"
+    id: str
+    status: Status
+    phase: Phase | None
+    status_reason: ReasonView | None
+    attempt: int
+    cancel_requested: bool
+    step: int
+    steps: int
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
 class EvaluationView(LeasedView):
     object: Literal["evaluation"] = "evaluation"
     job_id: str
@@ -98,19 +116,71 @@ class CheckpointView(View):
     final: bool
     path: Annotated[str, Field(description="A Hugging Face model folder, on the machine that runs the service")]
     available: Annotated[bool, Field(description="False where the folder has been removed to keep only the newest")]
+    bytes: Annotated[int | None, Field(description="Of its files together; null until they have been hashed")]
+    sha256: Annotated[
+        str | None, Field(description="Of what `find . -type f | LC_ALL=C sort | xargs sha256sum` prints in the folder")
+    ]
     created_at: datetime
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
-        folder = settings().run_folder(checkpoint.job_id) / checkpoint.path
+        contents = checkpoint.contents
         return cls(
             step=checkpoint.step,
             attempt=checkpoint.attempt,
             final=checkpoint.final,
-            path=str(folder),
-            available=(folder / "COMPLETE").exists(),
+            path=str(folder_of(checkpoint)),
+            available=is_available(checkpoint),
+            bytes=None if contents is None else sum(file["bytes"] for file in contents),
+            sha256=None if contents is None else digest(contents),
             created_at=checkpoint.created_at,
         )
+
+
+class CheckpointFile(View):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class WholeCheckpointView(CheckpointView):
+    """One checkpoint with its files."""
+
+    files: Annotated[list[CheckpointFile] | None, Field(description="null until they have been hashed")] = None
+
+
+class LogLine(View):
+    offset: Annotated[int, Field(description="Byte of the file at which the line begins")]
+    text: str
+
+
+class LogView(View):
+    object: Literal["log"] = "log"
+    component: str
+    components: Annotated[list[str], Field(description="What has a log: the trainer, and each evaluation by its id")]
+    lines: list[LogLine]
+    before: Annotated[int | None, Field(description="Give it back as `before` for older lines; null where there are none")]
+
+
+class FitView(View):
+    """An estimate in bytes: exact for weights, gradients and optimizer, rough for activations."""
+
+    parameters: int | None
+    bytes: dict[str, int | None] | None
+    bytes_total: int | None
+    device: Literal["cpu", "cuda"]
+    device_name: str | None
+    device_bytes: Annotated[int | None, Field(description="null where the service cannot see the device")]
+    fits: bool | None
+
+
+class PlanView(View):
+    object: Literal["plan"] = "plan"
+    spec: Annotated[dict[str, Any], Field(description="The job spec with its defaults filled in")]
+    steps: int
+    completions: Annotated[int, Field(description="Sampled over the whole run")]
+    fit: FitView
+    eta_seconds: Annotated[float | None, Field(description="By the pace of the latest comparable run; null without one")]
 
 
 class SampleView(View):
@@ -123,8 +193,10 @@ class SampleView(View):
     completions: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, sample: Sample) -> Self:
-        return cls.model_validate(sample)
+    def of(cls, sample: Sample, wanted: CompletionFilter) -> Self:
+        view = cls.model_validate(sample)
+        numbered = [{"index": index, **completion} for index, completion in enumerate(view.completions)]
+        return view.model_copy(update={"completions": [each for each in numbered if wanted.takes(each)]})
 
 
 class Series(View):
@@ -140,20 +212,68 @@ class MetricsView(View):
     series: dict[str, Series]
 
 
+class Buckets(View):
+    """One curve in buckets: the i-th of each list is of the i-th bucket, which ends at `step[i]`, its last value's step.
+
+    null stands for what has no finite value.
+    """
+
+    step: list[int]
+    x: Annotated[list[float | None], Field(description="Where `step` lies on the axis that was asked for")]
+    last: list[float | None]
+    min: list[float | None]
+    max: list[float | None]
+    mean: list[float | None]
+    n: Annotated[list[int], Field(description="How many finite values are in the bucket")]
+    not_finite: list[int]
+
+
+class BucketsView(View):
+    object: Literal["metrics"] = "metrics"
+    names: Annotated[list[str], Field(description="Every metric that these steps have")]
+    x: Literal["step", "time", "tokens"]
+    bucket_steps: Annotated[int, Field(description="How many steps go into a bucket")]
+    next_step: Annotated[int, Field(description="The first step behind the last bucket")]
+    series: dict[str, Buckets]
+
+
 class FileView(View):
+    """A file in OpenAI's form, with what we know of it besides."""
+
     object: Literal["file"] = "file"
     id: str
     filename: str
+    purpose: Purpose
+    status: Literal["processed"] = "processed"
     format: Literal["jsonl", "parquet"]
     bytes: int
     sha256: str
     rows: int
     columns: list[str]
-    created_at: datetime
+    created_at: Annotated[int, Field(description="Seconds since 1970, as OpenAI's clients want it")]
+    expires_at: None = None
+    status_details: None = None
 
     @classmethod
     def of(cls, file: File) -> Self:
-        return cls.model_validate(file)
+        columns = {column.name: getattr(file, column.name) for column in File.__table__.columns}
+        return cls.model_validate({**columns, "created_at": int(file.created_at.timestamp())})
+
+
+class FileListing(Listing[FileView]):
+    first_id: str | None
+    last_id: str | None
+
+    @classmethod
+    def of(cls, files: list[FileView], *, has_more: bool) -> Self:
+        first, last = (files[0].id, files[-1].id) if files else (None, None)
+        return cls(data=files, has_more=has_more, first_id=first, last_id=last)
+
+
+class DeletedFile(View):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
 
 
 class BenchmarkView(View):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api import record, record_read
 from api.body import JsonBody
 from api.dependencies import RelayDep, SessionDep
+from api.idempotency import AttemptDep, once
 from api.models import Job, Status
 from api.openapi import JOB_BODY
 from api.preflight import plan
@@ -19,14 +20,22 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.post("", status_code=HTTPStatus.CREATED, openapi_extra={"requestBody": JOB_BODY})
-def create_job(body: JsonBody, session: SessionDep, relay: RelayDep, request: Request, response: Response) -> JobView:
-    """Queue a job. The spec and what it points to are checked first; a spec with a fault leaves nothing behind."""
+def create_job(
+    body: JsonBody, session: SessionDep, relay: RelayDep, attempt: AttemptDep, request: Request, response: Response
+) -> JobView:
+    """Queue a job. The spec and what it points to are checked first; a spec with a fault leaves nothing behind.
+
+    The same request sent again with its `Idempotency-Key` within 24 hours gives the same job.
+    """
     spec = JobSpec.parse(body)
     with session.begin():
-        planned = plan(session, spec)
-        job_id = record.create_job(session, *planned.as_json())
+        job_id, made_before = once(
+            session, attempt, router.prefix, body, lambda: record.create_job(session, *plan(session, spec).as_json())
+        )
     relay.wake()
     response.headers["location"] = request.url_for("get_job", job_id=job_id).path
+    if made_before:
+        response.headers["idempotency-replayed"] = "true"
     return JobView.of(find_job(session, job_id))
 
 

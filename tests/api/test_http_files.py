@@ -92,3 +92,50 @@ def test_a_body_that_is_no_upload_is_refused(client: httpx.Client) -> None:
         assert (answer.status_code, answer.json()["error"]["param"]) == (422, "file")
     assert client.get("/v1/files/file-aaaaaaaaaaaaaaaaaaaaaaaa").status_code == 404
     assert client.get("/v1/files/%00").status_code == 404
+
+
+def test_a_file_comes_back_as_it_was_sent(client: httpx.Client) -> None:
+    file_id = upload(client, ROWS).json()["id"]
+    answer = client.get(f"/v1/files/{file_id}/content")
+    assert (answer.status_code, answer.content) == (200, ROWS)
+    assert 'filename="sums.jsonl"' in answer.headers["content-disposition"]
+
+
+def test_files_of_the_same_content_share_it_until_the_last_is_deleted(client: httpx.Client) -> None:
+    before = stored()
+    first, second = (upload(client, ROWS).json()["id"] for _ in range(2))
+    assert len(stored() - before) == 1
+    assert client.delete(f"/v1/files/{first}").json() == {"id": first, "object": "file", "deleted": True}
+    assert client.get(f"/v1/files/{first}").status_code == 404
+    assert client.get(f"/v1/files/{second}/content").content == ROWS
+    client.delete(f"/v1/files/{second}").raise_for_status()
+    assert stored() == before
+    assert client.delete(f"/v1/files/{second}").status_code == 404
+
+
+def test_a_file_that_a_job_needs_cannot_be_deleted(client: httpx.Client, spec: Json) -> None:
+    file_id = upload(client, ROWS).json()["id"]
+    job_id = client.post("/v1/jobs", json={**spec, "dataset": {"path": file_id}}).json()["id"]
+    refused = client.delete(f"/v1/files/{file_id}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "file_in_use")
+    assert job_id in refused.json()["error"]["message"]
+    client.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+    client.delete(f"/v1/files/{file_id}").raise_for_status()
+
+
+def test_files_are_listed_by_purpose_in_either_order(client: httpx.Client) -> None:
+    def put(purpose: str) -> str:
+        answer = client.post("/v1/files", files={"file": ("sums.jsonl", ROWS)}, data={"purpose": purpose})
+        return str(answer.raise_for_status().json()["id"])
+
+    first, other, last = put("fine-tune"), put("evals"), put("fine-tune")
+
+    def listed(**params: str) -> list[str]:
+        return [file["id"] for file in client.get("/v1/files", params=params).raise_for_status().json()["data"]]
+
+    assert listed(purpose="fine-tune") == [last, first]
+    assert listed(order="asc") == [first, other, last]
+    assert listed(order="asc", after=first) == [other, last]
+    assert listed(purpose="evals") == [other]
+    refused = client.post("/v1/files", files={"file": ("a", ROWS)}, data={"purpose": "fun"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "purpose")

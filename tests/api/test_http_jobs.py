@@ -88,7 +88,7 @@ def test_what_a_run_recorded_is_read(client: httpx.Client, running: Callable[...
     assert (events[3]["level"], events[3]["data"], events[3]["attempt"]) == ("warn", {"seconds": 3}, 1)
     page = client.get(f"{run}/events", params={"after": events[0]["id"], "limit": 1}).json()
     assert (page["data"], page["has_more"]) == ([events[1]], True)
-    expected = {"object": "sample", "attempt": 1, **sample}
+    expected = {"object": "sample", "attempt": 1, **sample, "completions": [{"index": 0, **completion}]}
     assert client.get(f"{run}/samples").json()["data"] == [expected]
     assert client.get(f"{run}/samples", params={"step": 1}).json()["data"] == [expected]
     assert client.get(f"{run}/samples", params={"step": 7}).json()["data"] == []
@@ -178,6 +178,6 @@ def test_the_openapi_document_has_an_example_of_each_body_and_no_dangling_refere
     bodies = [
         method["requestBody"] for path in document["paths"].values() for method in path.values() if "requestBody" in method
     ]
-    assert len(bodies) == 2
+    assert len(bodies) == 6
     assert all("example" in content for body in bodies for content in body["content"].values())
     JobSpec.parse(JOB_EXAMPLE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api import ingest, record_read
+from api import curves, ingest, record_read
 from api.database import transaction
 from api.ingest import (
     Span,
@@ -122,9 +122,10 @@ def test_a_step_that_was_run_again_counts_as_the_latest_attempt_measured_it(runn
         lines = [line(2, reward=0.7), line(3, reward=0.8), line(3, reward=0.9)]  # of two lines of one step the later counts
         store_metrics(session, second, lines, Span("metrics.jsonl", 90, 180))
     with transaction() as session:
-        names, series = record_read.metrics(session, first.job_id, None, 0)
-        _, some = record_read.metrics(session, first.job_id, ["reward", "absent"], 2)
-    assert names == ["old", "reward"]
+        curve = curves.points(session, first.job_id, None, 0)
+        some = curves.points(session, first.job_id, ["reward", "absent"], 2).series
+    series = curve.series
+    assert curve.names == ["old", "reward"]
     assert (series["reward"].step, series["reward"].value) == ([1, 2, 3], [0.1, 0.7, 0.9])
     assert (series["old"].step, series["old"].value) == ([1], [1.0])
     assert some["reward"].step == [2, 3]
@@ -144,7 +145,7 @@ def test_what_was_done_after_the_checkpoint_that_a_job_went_back_to_does_not_cou
 
     def seen() -> tuple[list[int], str, int]:
         with transaction() as session:
-            _, series = record_read.metrics(session, first.job_id, ["reward"], 0)
+            series = curves.points(session, first.job_id, ["reward"], 0).series
             [newest] = record_read.samples(session, first.job_id, None)
             assert record_read.samples(session, first.job_id, 9) == []
             return series["reward"].step, newest.completions[0]["text"], find_job(session, first.job_id).step

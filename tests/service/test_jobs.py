@@ -66,6 +66,8 @@ def test_a_job_runs_and_its_record_is_its_run_folder(
     ]
     samples = read(http, job_id, "samples")["data"]
     written = [json.loads(line) for line in (folder / "samples/step_6.jsonl").read_text().splitlines()]
+    for row in samples:
+        assert [completion.pop("index") for completion in row["completions"]] == list(range(len(row["completions"])))
     assert [{key: row[key] for key in written[0]} for row in samples] == written
     events = read(http, job_id, "events")["data"]
     assert [event["data"]["status"] for event in events if event["type"] == "status"] == ["queued", "running", "succeeded"]

@@ -1,0 +1,87 @@
+"""A request that is sent twice makes one job.
+
+With an `Idempotency-Key` for 24 hours, and 409 where the key comes with another body. Without one, a client that says that
+it repeats itself (`x-stainless-retry-count` above 0, as OpenAI's does after an answer that was lost) is given the job of the
+same body of the last two minutes. Both hold while the first request is still being served: the second waits for it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends, Header
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from api.errors import ApiError
+from api.models import DEFAULT_PROJECT, Creation, Json
+
+KEPT = timedelta(hours=24)
+_REPEATED_WITHIN = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a client says of a request that makes something: its key, and whether it has sent it before."""
+
+    key: str | None
+    repeated: bool
+
+
+def _attempt(
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=255, description="The same request sent again makes nothing new")
+    ] = None,
+    x_stainless_retry_count: Annotated[int, Header(ge=0, le=1000, include_in_schema=False)] = 0,
+) -> Attempt:
+    return Attempt(idempotency_key, x_stainless_retry_count > 0)
+
+
+AttemptDep = Annotated[Attempt, Depends(_attempt)]
+
+
+def once(session: Session, attempt: Attempt, route: str, body: Json, create: Callable[[], str]) -> tuple[str, bool]:
+    """(id of the job that `create` makes, or that the same request has made before; whether it is the latter).
+
+    Works in the caller's transaction. Raises ApiError 409 for a key that came with another body.
+    """
+    project = session.info.get("project", DEFAULT_PROJECT)
+    fingerprint = _sha256(route, body)
+    _wait_for_twins(session, project, attempt.key or fingerprint)
+    session.execute(delete(Creation).where(Creation.created_at < func.now() - KEPT))
+    earlier = _earlier(session, project, attempt, fingerprint)
+    if earlier is not None:
+        return earlier, True
+    job_id = create()
+    row = {"project": project, "key": attempt.key, "fingerprint": fingerprint, "job_id": job_id}
+    session.execute(insert(Creation).values(row))
+    return job_id, False
+
+
+def _earlier(session: Session, project: str, attempt: Attempt, fingerprint: str) -> str | None:
+    mine = select(Creation).where(Creation.project == project).order_by(Creation.id.desc()).limit(1)
+    if attempt.key is not None:
+        made = session.scalar(mine.where(Creation.key == attempt.key))
+        if made is not None and made.fingerprint != fingerprint:
+            message = f"the idempotency key {attempt.key[:80]!r} came before with another body, which made {made.job_id}"
+            raise ApiError(HTTPStatus.CONFLICT, "idempotency_key_reused", message, "Idempotency-Key")
+    elif attempt.repeated:
+        recent = Creation.created_at > func.now() - _REPEATED_WITHIN
+        made = session.scalar(mine.where(Creation.fingerprint == fingerprint, recent))
+    else:
+        return None
+    return None if made is None else made.job_id
+
+
+def _wait_for_twins(session: Session, project: str, what: str) -> None:
+    """Until the end of this transaction no other request of the same key, or body, goes on."""
+    lock = int.from_bytes(hashlib.sha256(f"{project}\0{what}".encode()).digest()[:8], signed=True)
+    session.execute(select(func.pg_advisory_xact_lock(lock)))
+
+
+def _sha256(route: str, body: Json) -> str:
+    return hashlib.sha256(f"{route}\0{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
