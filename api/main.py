@@ -9,10 +9,12 @@ from fastapi import FastAPI
 from api import openapi, outbox, reaper
 from api.background import Repeated
 from api.database import engine
+from api.docs_page import serve_docs
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
-from api.routes import benchmarks, files, health, jobs, runs
+from api.routes import benchmarks, files, health, jobs, keys, runs
 from api.schemas import ErrorView
+from api.security import secure
 from api.settings import settings
 
 
@@ -38,16 +40,20 @@ def create_app() -> FastAPI:
         version=version("mhpo"),
         description="Reinforcement-trains reasoning models: POST a job, get a reward curve, scored checkpoints and a model.",
         lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
         responses={"4XX": {"model": ErrorView}, "5XX": {"model": ErrorView}},
     )
     app.add_middleware(
         BodyLimit, limit=settings().max_body_bytes, upload_path=files.PATH, upload_limit=settings().max_upload_bytes
     )
+    secure(app)
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for router in (jobs.router, runs.router, benchmarks.router, files.router, health.router):
+    for router in (jobs.router, runs.router, benchmarks.router, files.router, keys.router, health.router):
         app.include_router(router)
+    serve_docs(app)
     return app
 
 
