@@ -1,7 +1,35 @@
 """`python -m api`: serve HTTP on MHPO_HOST:MHPO_PORT."""
 
-import uvicorn
+import logging
+import sys
 
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.database import transaction
+from api.keys import has_usable_key
 from api.settings import settings
 
-uvicorn.run("api.main:app", host=settings().host, port=settings().port, timeout_graceful_shutdown=5)
+NO_KEY = """\
+The API would listen on {host}, where every request needs an API key, and there is none that works. Make one first:
+    mhpo keys create NAME
+(with docker-compose.yml: docker compose run --rm api mhpo keys create NAME), or set MHPO_HOST=127.0.0.1."""
+
+
+def serve() -> None:
+    """Serve until asked to stop; not at all where nobody could use it."""
+    if settings().needs_key and not _somebody_has_a_key():
+        sys.exit(NO_KEY.format(host=settings().host))
+    uvicorn.run("api.main:app", host=settings().host, port=settings().port, timeout_graceful_shutdown=5, server_header=False)
+
+
+def _somebody_has_a_key() -> bool:
+    try:
+        with transaction() as session:
+            return has_usable_key(session)
+    except SQLAlchemyError as error:  # an outage: nobody gets in before the database can be asked
+        logging.getLogger(__name__).warning("whether there is an API key cannot be seen now: %s", error)
+        return True
+
+
+serve()

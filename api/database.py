@@ -7,6 +7,7 @@ from functools import cache
 from sqlalchemy import Engine, create_engine, exc
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.scoping import ScopedSession
 from api.settings import settings
 
 OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)  # what a database that is away or overloaded raises
@@ -33,8 +34,8 @@ def engine() -> Engine:
 
 @cache
 def sessions() -> sessionmaker[Session]:
-    """Makes sessions on `engine()`; what they loaded stays readable after a commit."""
-    return sessionmaker(engine(), expire_on_commit=False)
+    """Makes sessions on `engine()`; what they loaded stays readable after a commit. See `api/scoping.py` for what they see."""
+    return sessionmaker(engine(), class_=ScopedSession, expire_on_commit=False)
 
 
 @contextmanager

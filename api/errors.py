@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api.database import OUTAGES
+from api.headers import SECURITY_HEADERS
 from api.middleware import REQUEST_ID
 from api.record import JobEndedError, UnknownJobError
 from api.uploads import FileInUseError
@@ -86,8 +87,9 @@ def _database_error(_: Request, error: Exception) -> JSONResponse:
 def _unexpected(request: Request, _: Exception) -> JSONResponse:
     """The server logs the traceback after this answer; the request id finds it."""
     request_id = request.scope["state"][REQUEST_ID]
+    headers = {**SECURITY_HEADERS, "x-request-id": request_id}
     message = f"An error of ours; it is in the server's log beside request {request_id}."
-    return envelope(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message, headers={"x-request-id": request_id})
+    return envelope(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message, headers=headers)
 
 
 def envelope(

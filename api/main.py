@@ -10,10 +10,12 @@ from api import checkpoint_files, openapi, outbox, reaper
 from api.background import Repeated
 from api.conditional import ConditionalGet
 from api.database import engine
+from api.docs_page import serve_docs
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
-from api.routes import benchmarks, files, health, jobs, openai, plans, runs, stream
+from api.routes import benchmarks, files, health, jobs, keys, openai, plans, runs, stream
 from api.schemas import ErrorView
+from api.security import secure
 from api.settings import settings
 from api.streams import Streams
 
@@ -44,17 +46,21 @@ def create_app() -> FastAPI:
         version=version("mhpo"),
         description="Reinforcement-trains reasoning models: POST a job, get a reward curve, scored checkpoints and a model.",
         lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
         responses={"4XX": {"model": ErrorView}, "5XX": {"model": ErrorView}},
     )
     app.add_middleware(ConditionalGet)
     app.add_middleware(
         BodyLimit, limit=settings().max_body_bytes, upload_path=files.PATH, upload_limit=settings().max_upload_bytes
     )
+    secure(app)
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for part in (openai, plans, jobs, runs, stream, benchmarks, files, health):
+    for part in (openai, plans, jobs, runs, stream, benchmarks, files, keys, health):
         app.include_router(part.router)
+    serve_docs(app)
     return app
 
 

@@ -153,7 +153,16 @@ class Leased:
     finished_at: Mapped[datetime | None]
 
 
-class Job(Leased, Base):
+DEFAULT_PROJECT = "default"
+
+
+class Owned:
+    """A row of one project: a session that serves a caller sees and makes rows of its project only (`api/scoping.py`)."""
+
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
+
+
+class Job(Owned, Leased, Base):
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -165,7 +174,7 @@ class Job(Leased, Base):
     steps: Mapped[int]
 
     __table_args__ = (
-        Index("ix_jobs_created_at_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_created_at_id", "status", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_lease_expires_at", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
@@ -271,7 +280,7 @@ class Checkpoint(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class File(Base):
+class File(Owned, Base):
     """An uploaded data set."""
 
     __tablename__ = "files"
@@ -289,7 +298,7 @@ class File(Base):
 
     __table_args__ = (
         CheckConstraint("format IN ('jsonl', 'parquet')", name="format"),
-        Index("ix_files_created_at_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_files_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
     )
 
 
@@ -354,3 +363,32 @@ class Tail(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     file: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int]
+
+
+class Scope(StrEnum):
+    """What a key allows; each scope contains the one before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+class ApiKey(Owned, Base):
+    """A key's hash; the key itself is shown once, to who makes it. It is usable until it expires or is revoked."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    prefix: Mapped[str]  # the first characters of the key, by which people know it
+    sha256: Mapped[str]  # of the key; it has 200 random bits, so nothing slower is needed
+    scope: Mapped[Scope] = mapped_column(_states(Scope, "scope"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # exact to a minute
+
+    __table_args__ = (
+        Index("uq_api_keys_sha256", "sha256", unique=True),
+        Index("ix_api_keys_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
+    )

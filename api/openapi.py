@@ -42,6 +42,8 @@ FILE_BODY: dict[str, Any] = {
     }
 }
 
+KEY = "An API key, `mhpo-...`: docs/security.md. On the loopback address a request needs none, unless MHPO_REQUIRE_KEY is set."
+
 
 def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
     """The description of a body that the route reads by `model`."""
@@ -69,6 +71,8 @@ def describe(app: FastAPI) -> None:
             spec = JobSpec.model_json_schema(ref_template="#/components/schemas/{model}")
             parts = spec.pop("$defs")
             made["components"]["schemas"].update({**parts, "JobSpec": spec})
+            made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": KEY}}
+            made["security"] = [{"key": []}]
             app.openapi_schema = made
         return app.openapi_schema
 

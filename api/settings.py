@@ -1,14 +1,24 @@
 """Deployment settings, from the environment (`MHPO_*`). What a run computes is in the job spec, not here."""
 
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(gt=0)]
+
+
+def _split(value: object) -> object:
+    """`a, b` of an environment variable as a list."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -16,8 +26,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MHPO_", frozen=True)
 
-    database_url: str = "postgresql+psycopg://mhpo:mhpo@127.0.0.1:5432/mhpo"
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    database_url: Annotated[str, Field(repr=False)] = "postgresql+psycopg://mhpo:mhpo@127.0.0.1:5432/mhpo"
+    redis_url: Annotated[str, Field(repr=False)] = "redis://127.0.0.1:6379/0"
     data_dir: Path = Path(".mhpo")
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -32,6 +42,20 @@ class Settings(BaseSettings):
 
     max_body_bytes: Bytes = 1 << 20
     max_upload_bytes: Bytes = 1 << 30
+    body_seconds: Annotated[Seconds, Field(description="A body of which nothing arrives for so long is given up")] = 30
+
+    require_key: Annotated[bool, Field(description="On the loopback address too; anywhere else a key is always needed")] = False
+    rate_limit: Annotated[
+        int | None,
+        Field(ge=0, description="Requests a minute of one key; 0: no limit; None: 1200, on loopback no limit"),
+    ] = None
+    allowed_roots: Annotated[
+        Folders, Field(description="Where models and data of jobs may lie; empty: working directory and data folder")
+    ] = ()
+    hub_allow: Annotated[Names, Field(description="Hub ids that jobs may name, as Qwen/*; empty: all")] = ()
+    trust_remote_code: Annotated[bool, Field(description="Run Python code that comes with a model")] = False
+    allow_python_graders: Annotated[bool, Field(description="Run graders that are Python code of a job spec")] = False
+    grader_hosts: Annotated[Names, Field(description="Hosts that HTTP graders may call; empty: none")] = ()
 
     @field_validator("heartbeat_seconds")
     @classmethod
@@ -39,6 +63,16 @@ class Settings(BaseSettings):
         if heartbeat > info.data.get("lease_seconds", heartbeat * 2) / 2:
             raise ValueError("must be at most half of MHPO_LEASE_SECONDS: a worker that misses one heartbeat keeps its job")
         return heartbeat
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine reaches the API."""
+        return is_loopback(self.host)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a request without an API key is refused."""
+        return self.require_key or not self.on_loopback
 
     def run_folder(self, job_id: str) -> Path:
         return self.data_dir.resolve() / "runs" / job_id
@@ -48,6 +82,14 @@ class Settings(BaseSettings):
 
     def files_folder(self) -> Path:
         return self.data_dir.resolve() / "files"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is this machine as only this machine reaches it."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @cache

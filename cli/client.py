@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 
+from cli.credentials import key_for
 from cli.errors import CliError, ExitCode
 
 Json = dict[str, Any]
@@ -16,11 +17,14 @@ TIMEOUT_SECONDS = 30.0
 class Client:
     """One service. Raises CliError where it cannot be reached or refuses."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
+        """`key` is for a service whose key no command would find (see `cli.credentials`)."""
         self.url = url.rstrip("/")
         # A proxy of the environment is for other machines.
         local = self.url.startswith(("http://127.", "http://localhost", "http://[::1]"))
-        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=not local)
+        key = key or key_for(self.url)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=not local)
 
     def get(self, path: str, **params: str | int) -> Json:
         return self._send("GET", path, params=params)

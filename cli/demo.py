@@ -45,7 +45,7 @@ def _first_run(stack: Stack, steps: int | None) -> ExitCode:
     folder = stack.data_dir / "first-run"
     _prepare(folder)
     started = time.monotonic()
-    run = _submit(Client(stack.url), _spec(folder, steps), folder / "job.json")
+    run = _submit(Client(stack.url, stack.key), _spec(folder, steps), folder / "job.json")
     view = view_for(Console(), as_json=False)
     try:
         code = follow(run, view, stack.tend)

@@ -117,7 +117,7 @@ class Postgres:
             argv += ["-c", f"{name}={value}"]
         # SIGINT: fast shutdown, which ends the sessions and writes a checkpoint.
         self.process = spawn(argv, log=self.log, death_signal=signal.SIGINT)
-        _wait_until(self._answers, self.process, self.log, "PostgreSQL")
+        _wait_until(self.answers, self.process, self.log, "PostgreSQL")
         self._make_database()
 
     def ask_to_stop(self) -> None:
@@ -153,7 +153,8 @@ class Postgres:
         except psutil.NoSuchProcess:  # a zombie is one too
             return False
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether a server runs in this folder, this object's or another's."""
         try:
             self._connect("postgres").close()
         except psycopg.OperationalError:

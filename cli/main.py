@@ -35,6 +35,9 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id, as `mhpo jobs
 DataDir = Annotated[Path | None, typer.Option(help="Folder of everything that the service keeps (MHPO_DATA_DIR, else .mhpo).")]
 Port = Annotated[int | None, typer.Option(help="Port of the API (MHPO_PORT, else 8000; 0 for a free one).")]
 
+keys = typer.Typer(help="API keys: who may use the service, and for what.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
 LOCAL = "http://127.0.0.1:8000"
 
 
@@ -106,3 +109,38 @@ def plot(job: JobId, metric: Annotated[str, typer.Option(help="Name of the metri
     from cli.plot import plot
 
     plot(job, metric, url)
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Who or what will use it.")],
+    scope: Annotated[str, typer.Option(help="read; write, which contains read; or admin, which contains both.")] = "write",
+    project: Annotated[str, typer.Option(help="The key sees the jobs and files of this project only.")] = "default",
+    expires: Annotated[
+        str | None, typer.Option(metavar="90d", help="After so many days (d), hours (h) or minutes (m).")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it, this once."""
+    from cli.keys import create
+    from cli.stack import settings_from
+
+    create(settings_from(data_dir=data_dir), name, project, scope, expires)
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = None, json: Json = False) -> None:
+    """List the keys of all projects, newest first."""
+    from cli.keys import show
+    from cli.stack import settings_from
+
+    show(settings_from(data_dir=data_dir), as_json=json)
+
+
+@keys.command("revoke")
+def revoke_key(key: Annotated[str, typer.Argument(metavar="KEY", help="Its id.")], data_dir: DataDir = None) -> None:
+    """Make a key useless, at once."""
+    from cli.keys import revoke
+    from cli.stack import settings_from
+
+    revoke(settings_from(data_dir=data_dir), key)

@@ -12,8 +12,10 @@ import httpx
 from pydantic import ValidationError
 
 from api.settings import Settings
+from cli.credentials import key_file
 from cli.embedded import Postgres, Redis
 from cli.errors import CliError
+from cli.keys import local_key, somebody_has_a_key
 from cli.lock import owned
 from cli.service import Program, Service, Supervisor, ending, tail
 
@@ -34,6 +36,7 @@ class Stack:
         self._settings = settings
         self._say = say
         self._supervisor = Supervisor(say)
+        self.key: str | None = None  # of whoever runs the service, once it runs
 
     @property
     def logs(self) -> Path:
@@ -44,6 +47,7 @@ class Stack:
         refuse_taken(self._settings.host, self._settings.port)
         env = self._start_servers()
         self._migrate(env)
+        self._find_key(env["MHPO_DATABASE_URL"])
         api = self._program("api", env, API_GRACE_SECONDS, "-m", "api")
         self._supervisor.start(api)
         self._wait_until_ready(api)
@@ -94,6 +98,19 @@ class Stack:
         if code != 0:
             raise CliError(f"the schema could not be migrated ({ending(code)}); the end of {migrate.log}:\n{tail(migrate.log)}")
         self._say("schema: up to date")
+
+    def _find_key(self, database_url: str) -> None:
+        """On the loopback address the owner's key is made at the first start; anywhere else somebody must have one."""
+        if not self._settings.on_loopback:
+            if not somebody_has_a_key(database_url):
+                raise CliError(
+                    f"on {self._settings.host} every request needs an API key, and there is none yet: make one with "
+                    f"`mhpo keys create NAME --data-dir {self.data_dir}`, or listen on 127.0.0.1"
+                )
+            return
+        self.key, is_new = local_key(self.data_dir, self.url, database_url)
+        if is_new:
+            self._say(f"page, with your key (shown once, kept in {key_file(self.data_dir)}): {self.url}/#key={self.key}")
 
     def _wait_until_ready(self, api: Program) -> None:
         deadline = time.monotonic() + READY_SECONDS

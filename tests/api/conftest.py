@@ -1,7 +1,7 @@
 """A spec whose sources exist, and jobs made of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from api.database import engine, transaction
 from api.models import Json
 from api.preflight import plan
 from api.record import Claim, claim_job, create_job
-from api.settings import Settings
+from api.settings import Settings, settings
+from cli import embedded
+from tests.api.locked import new_key
+from tests.conftest import ApiServer, api_server
 from trainer.config import JobSpec
 
 
@@ -53,6 +56,22 @@ def running(new_job: Callable[..., str]) -> Callable[..., Claim]:
         return claimed(new_job(**changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def locked_api(servers: embedded.Servers) -> Iterator[ApiServer]:
+    """An API that wants a key, for the whole run."""
+    new_key()
+    log = settings().data_dir / "logs" / "locked-api.log"
+    sleeping = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600"}
+    with api_server(log, MHPO_REQUIRE_KEY="true", MHPO_BODY_SECONDS="0.5", **sleeping) as server:
+        yield server
+
+
+@pytest.fixture
+def locked(record: Settings, locked_api: ApiServer) -> ApiServer:
+    """The API that wants a key, over an empty record."""
+    return locked_api
 
 
 def claimed(job_id: str, owner: str = "worker-1") -> Claim:

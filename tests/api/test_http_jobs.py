@@ -178,6 +178,6 @@ def test_the_openapi_document_has_an_example_of_each_body_and_no_dangling_refere
     bodies = [
         method["requestBody"] for path in document["paths"].values() for method in path.values() if "requestBody" in method
     ]
-    assert len(bodies) == 6
+    assert len(bodies) >= 6
     assert all("example" in content for body in bodies for content in body["content"].values())
     JobSpec.parse(JOB_EXAMPLE)

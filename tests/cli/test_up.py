@@ -1,5 +1,6 @@
 """`mhpo up`: every part is there, comes back when it dies, and is gone when it should be."""
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -26,6 +27,15 @@ def test_all_parts_run_and_the_api_is_ready(service: Up) -> None:
     service.part("api")
     service.part("worker@%h")
     service.part("evaluator@%h")
+
+
+def test_the_owner_has_a_key_that_nobody_else_can_read(service: Up) -> None:
+    kept = service.data_dir / "key.json"
+    assert kept.stat().st_mode & 0o077 == 0
+    key = json.loads(kept.read_text())["key"]
+    assert service.said().count(f"{service.url}/#key={key}") == 1
+    listed = httpx.get(f"{service.url}/v1/keys", headers={"authorization": f"Bearer {key}"}, trust_env=False)
+    assert [each["name"] for each in listed.json()["data"]] == ["made by mhpo up"]
 
 
 def test_a_second_one_in_the_same_folder_is_refused(service: Up) -> None:
