@@ -5,19 +5,22 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
-from api import checkpoint_files, openapi, outbox, reaper
+from api import checkpoint_files, openapi, outbox, reaper, webhooks
 from api.background import Repeated
 from api.conditional import ConditionalGet
 from api.database import engine
 from api.docs_page import serve_docs
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
-from api.routes import benchmarks, files, health, jobs, keys, openai, plans, runs, stream
+from api.routes import benchmarks, files, health, jobs, keys, openai, plans, runs, stream, telemetry
+from api.routes import webhooks as webhook_routes
 from api.schemas import ErrorView
 from api.security import secure
 from api.settings import settings
 from api.streams import Streams
+from api.telemetry import Record, Requests, request_seconds
 
 
 @asynccontextmanager
@@ -26,15 +29,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     relay = Repeated("relay", settings().outbox_seconds, outbox.drain)
     reaping = Repeated("reaper", settings().reaper_seconds, reaper.look)
     hashing = Repeated("checkpoint hashes", settings().reaper_seconds, checkpoint_files.hash_new)
-    streams = Streams()
+    sending = Repeated("webhooks", settings().webhook_seconds, webhooks.deliver)
+    threads = (relay, reaping, hashing, sending)
+    streams: Streams = app.state.streams
     app.state.relay = relay
-    app.state.streams = streams
-    app.state.background = (relay, reaping, hashing, streams)
-    for thread in (relay, reaping, hashing):
+    app.state.background = (*threads, streams)
+    for thread in threads:
         thread.start()
     async with streams.listening():
         yield
-    for thread in (relay, reaping, hashing):
+    for thread in threads:
         thread.stop()
     engine().dispose()
 
@@ -50,7 +54,11 @@ def create_app() -> FastAPI:
         redoc_url=None,
         responses={"4XX": {"model": ErrorView}, "5XX": {"model": ErrorView}},
     )
+    app.state.streams = Streams()
+    app.state.registry = CollectorRegistry()
+    app.state.registry.register(Record(app.state.streams))
     app.add_middleware(ConditionalGet)
+    app.add_middleware(Requests, seconds=request_seconds(app.state.registry))
     app.add_middleware(
         BodyLimit, limit=settings().max_body_bytes, upload_path=files.PATH, upload_limit=settings().max_upload_bytes
     )
@@ -58,7 +66,7 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for part in (openai, plans, jobs, runs, stream, benchmarks, files, keys, health):
+    for part in (openai, plans, jobs, runs, stream, benchmarks, files, webhook_routes, telemetry, keys, health):
         app.include_router(part.router)
     serve_docs(app)
     return app

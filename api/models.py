@@ -355,6 +355,43 @@ class OpenAIJob(Base):
     request: Mapped[Json]
 
 
+class Webhook(Base):
+    """A URL that is told of the end of jobs."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
+    url: Mapped[str]
+    secret: Mapped[str]  # whsec_..., which signs; it cannot be a hash
+    events: Mapped[list[str]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_webhooks_project", "project"),)
+
+
+class Delivery(Base):
+    """One message to one webhook, written by a trigger when a job ends."""
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    type: Mapped[str]
+    payload: Mapped[Json]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    last_error: Mapped[str | None]
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    delivered_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_webhook_deliveries_webhook_id_created_at", "webhook_id", text("created_at DESC")),
+        Index("ix_webhook_deliveries_next_at", "next_at", postgresql_where=text("delivered_at IS NULL AND failed_at IS NULL")),
+    )
+
+
 class Tail(Base):
     """How many bytes of a file of the run folder are in the record."""
 

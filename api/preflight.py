@@ -1,6 +1,7 @@
 """Looks at what a spec points to before a job is made of it, so that a mistake costs a second and not a queue."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -40,8 +41,25 @@ def plan(session: Session, spec: JobSpec) -> Plan:
             "evaluation": _resolve_evaluation(spec.evaluation),
         }
     )
-    check_sources(resolved, _ROWS)
+    _check_once(_with_sources_only(resolved), _stamp(resolved))
     return Plan(spec, resolved, _plan_evaluation(resolved))
+
+
+def _with_sources_only(spec: JobSpec) -> JobSpec:
+    return JobSpec(model=spec.model, dataset=spec.dataset)
+
+
+@lru_cache(maxsize=64)
+def _check_once(spec: JobSpec, _stamp: tuple[int, ...]) -> None:
+    """`check_sources`, once while the files are the same: a burst of jobs on one data set reads it once."""
+    check_sources(spec, _ROWS)
+
+
+def _stamp(spec: JobSpec) -> tuple[int, ...]:
+    """Changes with the files that are looked at."""
+    files = (Path(spec.dataset.path), Path(spec.model.path) / "config.json")
+    known = [file.stat() for file in files if file.exists()]
+    return tuple(number for stat in known for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 
 def _plan_evaluation(job: JobSpec) -> EvaluationSpec | None:

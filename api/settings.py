@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     reaper_seconds: Annotated[Seconds, Field(description="Between two looks for expired leases")] = 15
     outbox_seconds: Annotated[Seconds, Field(description="Between two looks for hints that were not published")] = 2
     hint_seconds: Annotated[Seconds, Field(description="A queued job whose message was lost gets another after so long")] = 30
+    webhook_seconds: Annotated[Seconds, Field(description="Between two looks for webhooks to be sent")] = 2
+    webhook_backoff_seconds: Annotated[
+        Seconds, Field(description="Until a webhook is sent again; each time three times more")
+    ] = 5
+    webhook_hosts: Annotated[tuple[str, ...], Field(description="Hosts that webhooks may call; any where empty")] = ()
     max_attempts: Annotated[int, Field(ge=1, description="Attempts that may crash; being asked to stop is not a crash")] = 3
     cancel_grace_seconds: Annotated[Seconds, Field(description="From TERM to KILL; longer than a checkpoint takes")] = 60
 

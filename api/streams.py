@@ -142,6 +142,10 @@ class Streams:
         """False where a fault of ours has ended the listening: the service is then no longer ready."""
         return self._listener is not None and not self._listener.done()
 
+    def open(self) -> int:
+        """How many streams there are now."""
+        return sum(feed.streams for feed in list(self._feeds.values()))
+
     async def follow(self, job_id: str, position: Position | None) -> AsyncIterator[tuple[Item, Position]]:
         """As `Feed.follow`, of the job's one feed, which lives as long as anyone follows it."""
         feed = self._feeds.setdefault(job_id, Feed(job_id, self._limiter))

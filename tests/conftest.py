@@ -104,7 +104,8 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 def shared_api(servers: embedded.Servers) -> Iterator[ApiServer]:
     """One API process for the whole run. Its reaper and relay sleep (a POST wakes the relay): what a test does has no rival."""
     log = settings().data_dir / "logs" / "api.log"
-    with api_server(log, MHPO_REAPER_SECONDS="3600", MHPO_OUTBOX_SECONDS="3600") as server:
+    asleep = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600", "MHPO_WEBHOOK_SECONDS": "3600"}
+    with api_server(log, **asleep) as server:
         yield server
 
 

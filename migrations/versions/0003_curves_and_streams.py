@@ -1,4 +1,4 @@
-"""Long curves in pieces, word of every change of a job to whoever listens, and requests that make a job once."""
+"""Long curves in pieces, word of every change of a job, requests that make a job once, OpenAI's form, webhooks."""
 
 from collections.abc import Sequence
 
@@ -47,6 +47,20 @@ _TELL = """
         RETURN NULL;
     END $$
 """
+# The payload is that of OpenAI's webhooks.
+_DELIVER = """
+    CREATE FUNCTION deliver_webhooks() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO webhook_deliveries (id, webhook_id, type, payload)
+        SELECT 'msg-' || replace(gen_random_uuid()::text, '-', ''), w.id, t.type, jsonb_build_object(
+            'id', 'evt-' || replace(gen_random_uuid()::text, '-', ''), 'object', 'event', 'type', t.type,
+            'created_at', extract(epoch FROM now())::bigint, 'data', jsonb_build_object('id', NEW.id)
+        )
+        FROM webhooks w, (SELECT 'fine_tuning.job.' || NEW.status AS type) t
+        WHERE w.events ? t.type AND w.project = coalesce(to_jsonb(NEW) ->> 'project', 'default');
+        RETURN NULL;
+    END $$
+"""
 _TOLD = {
     "jobs": "AFTER INSERT OR UPDATE OF status, phase, status_reason, step, attempt, cancel_requested",
     "events": "AFTER INSERT",
@@ -60,6 +74,7 @@ def upgrade() -> None:
     _create_segments()
     _create_creations()
     _create_openai()
+    _create_webhooks()
     _tell_of_changes()
 
 
@@ -67,6 +82,10 @@ def downgrade() -> None:
     for table in _TOLD:
         op.execute(f"DROP TRIGGER tell_of_job ON {table}")
     op.execute("DROP FUNCTION tell_of_job()")
+    op.execute("DROP TRIGGER deliver_webhooks ON jobs")
+    op.execute("DROP FUNCTION deliver_webhooks()")
+    op.drop_table("webhook_deliveries")
+    op.drop_table("webhooks")
     op.drop_table("openai_jobs")
     op.drop_constraint("ck_files_purpose", "files")
     op.drop_column("files", "purpose")
@@ -133,6 +152,56 @@ def _create_openai() -> None:
         sa.Column("request", JSONB(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_openai_jobs_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_openai_jobs")),
+    )
+
+
+def _create_webhooks() -> None:
+    op.create_table(
+        "webhooks",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), server_default="default", nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("events", JSONB(), nullable=False),
+        sa.Column("created_at", TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+    )
+    op.create_index("ix_webhooks_project", "webhooks", ["project"], unique=False)
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("webhook_id", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("payload", JSONB(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("next_at", TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("created_at", TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("delivered_at", TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("failed_at", TIMESTAMP(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"], ["webhooks.id"], name=op.f("fk_webhook_deliveries_webhook_id_webhooks"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
+    )
+    op.create_index(
+        "ix_webhook_deliveries_webhook_id_created_at",
+        "webhook_deliveries",
+        ["webhook_id", sa.literal_column("created_at DESC")],
+        unique=False,
+    )
+    op.create_index(
+        "ix_webhook_deliveries_next_at",
+        "webhook_deliveries",
+        ["next_at"],
+        unique=False,
+        postgresql_where=sa.text("delivered_at IS NULL AND failed_at IS NULL"),
+    )
+    op.execute(_DELIVER)
+    op.execute(
+        "CREATE TRIGGER deliver_webhooks AFTER UPDATE OF status ON jobs FOR EACH ROW "
+        "WHEN (NEW.status IN ('succeeded', 'failed', 'cancelled') AND OLD.status IS DISTINCT FROM NEW.status) "
+        "EXECUTE FUNCTION deliver_webhooks()"
     )
 
 

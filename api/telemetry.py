@@ -1,0 +1,79 @@
+"""What Prometheus reads: requests as this process answers them, and the state of the record when it asks."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Select, func, select
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import webhooks
+from api.database import transaction
+from api.models import Evaluation, Job, Outbox, Status, Worker
+from api.streams import Streams
+
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Requests:
+    """ASGI middleware: counts and times the answers by route. A stream counts until its head is sent."""
+
+    def __init__(self, app: ASGIApp, seconds: Histogram) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+
+        async def send_timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "unmatched")  # Starlette's, set once the request is routed
+                labels = (scope["method"] if route != "unmatched" else "any", route, str(message["status"]))
+                self._seconds.labels(*labels).observe(time.perf_counter() - started)
+            await send(message)
+
+        await self._app(scope, receive, send_timed)
+
+
+def request_seconds(registry: CollectorRegistry) -> Histogram:
+    about = "From a request's arrival to the head of its answer"
+    return Histogram("mhpo_http_request_seconds", about, ["method", "route", "status"], buckets=_BUCKETS, registry=registry)
+
+
+class Record(Collector):
+    """Counts rows of the record when it is asked."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def collect(self) -> Iterator[Metric]:
+        streams = GaugeMetricFamily("mhpo_streams", "Open streams of this process")
+        streams.add_metric([], self._streams.open())
+        yield streams
+        with transaction() as session:
+            for name, table in (("jobs", Job), ("evaluations", Evaluation)):
+                family = GaugeMetricFamily(f"mhpo_{name}", f"{name.capitalize()} by status", labels=["status"])
+                rows = session.execute(select(table.status, func.count()).group_by(table.status))
+                counted = {status: count for status, count in rows}  # noqa: C416  # rows, not pairs
+                for status in Status:
+                    family.add_metric([status.value], counted.get(status, 0))
+                yield family
+            oldest = select(func.extract("epoch", func.now() - func.min(Job.queued_at))).where(Job.status == Status.QUEUED)
+            single = {
+                "mhpo_oldest_queued_job_seconds": ("How long the job waits that has waited longest", oldest),
+                "mhpo_outbox": ("Hints that are not published yet", select(func.count()).select_from(Outbox)),
+                "mhpo_workers": ("Workers that were seen in the last minute", _workers()),
+            }
+            for name, (about, query) in single.items():
+                yield GaugeMetricFamily(name, about, value=float(session.scalar(query) or 0))
+            yield GaugeMetricFamily("mhpo_webhooks_waiting", "Webhook deliveries still to be made", webhooks.waiting(session))
+
+
+def _workers() -> Select[int]:
+    return select(func.count()).select_from(Worker).where(Worker.seen_at > func.now() - timedelta(minutes=1))

@@ -1,0 +1,210 @@
+"""Requests a second and latencies of the API over a large record, each beside /healthz in the same run.
+
+    python -m benchmarks.api [--jobs 10000] [--points 10000000] [--names 50] [--connections 4] [--seconds 8]
+
+The record: `--jobs` ended jobs, and `--points` values of metrics, a million of them in one long run, the others in runs of
+20,000 steps. Real PostgreSQL and Redis, one API process, and a client process, all on this machine's cores.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import quantiles
+from typing import Any
+
+import httpx
+
+from cli import embedded
+from cli.process import ask, finish, spawn
+from cli.stack import free_port
+
+STEPS = 20_000
+LONG = "job-" + "l" * 24
+WIDE = "job-" + "w" * 24
+
+Ask = Callable[[httpx.AsyncClient], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was measured of one kind of request; latencies in seconds."""
+
+    name: str
+    latencies: list[float]
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies) / self.seconds
+
+    def percentile(self, percent: int) -> float:
+        """Milliseconds."""
+        return 1000 * quantiles(self.latencies, n=100, method="inclusive")[percent - 1]
+
+
+def fill(jobs: int, points: int, names: int, spec: dict[str, Any]) -> None:
+    """Rows by SQL, as ingest would have written them: the steps, and the segments that curves are drawn from."""
+    from sqlalchemy import text
+
+    from api.database import engine, sessions
+    from api.rollup import roll_up
+
+    made = (
+        "INSERT INTO jobs (id, name, spec, resolved_spec, steps, step, status, created_at) "
+        "SELECT :id, 'filled', :spec, :spec, :steps, :steps, 'succeeded', now() - n * interval '1 minute' "
+        "FROM generate_series(1, :count) n"
+    )
+    runs = [(LONG, 1_000_000, 1), (WIDE, STEPS, names)]
+    runs += [(f"job-{n:a>24}", STEPS, names) for n in range(max(0, points - 2_000_000) // (STEPS * names))]
+    with engine().begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        other = made.replace(":id", "'job-' || lpad(translate(n::text, '0189', 'zxyv'), 24, 'b')")
+        connection.execute(text(other), {"spec": json.dumps(spec), "steps": 100, "count": jobs})
+        for job_id, steps, _ in runs:
+            connection.execute(text(made), {"id": job_id, "spec": json.dumps(spec), "steps": steps, "count": 1})
+    for number, (job_id, steps, width) in enumerate(runs):
+        with sessions().begin() as session:
+            session.execute(text("SET LOCAL statement_timeout = 0"))
+            session.execute(text(_steps_of(width)), {"job_id": job_id, "steps": steps})
+            roll_up(session, job_id, 0, steps, appended=True)
+        print(f"\rfilled {number + 1} of {len(runs)} runs", end="", flush=True, file=sys.stderr)
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text("VACUUM ANALYZE"))
+    print(file=sys.stderr)
+
+
+def _steps_of(width: int) -> str:
+    pairs = [f"'metric/{n}', random()" for n in range(width)]
+    halves = [half for half in (pairs[::2], pairs[1::2]) if half]  # a call of jsonb_build_object takes 100 arguments
+    objects = " || ".join(f"jsonb_build_object({', '.join(half)})" for half in halves)
+    return (
+        "INSERT INTO step_metrics (job_id, attempt, step, metrics, reported_at) "
+        f"SELECT :job_id, 1, n, {objects}, now() + n * interval '1 second' FROM generate_series(1, :steps) n"
+    )
+
+
+async def load(url: str, name: str, ask_once: Ask, connections: int, seconds: float) -> Load:
+    """Ask on so many connections, each at once when it was answered."""
+    latencies: list[float] = []
+
+    async def keep_asking(client: httpx.AsyncClient, until: float) -> None:
+        while (start := time.perf_counter()) < until:
+            (await ask_once(client)).raise_for_status()
+            latencies.append(time.perf_counter() - start)
+
+    limits = httpx.Limits(max_connections=connections)
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=limits) as client:
+        await ask_once(client)
+        start = time.perf_counter()
+        await asyncio.gather(*(keep_asking(client, start + seconds) for _ in range(connections)))
+        return Load(name, latencies, time.perf_counter() - start)
+
+
+async def measure(url: str, spec: dict[str, Any], names: int, connections: int, seconds: float) -> list[Load]:
+    """One kind of request after the other; metrics on one connection, as a page asks for them."""
+    random = Random(0)
+    page = ",".join(f"metric/{n}" for n in range(min(12, names)))
+    first = await httpx.AsyncClient(base_url=url, trust_env=False).get("/v1/jobs", params={"limit": 100})
+    ids = [job["id"] for job in first.json()["data"]]
+
+    def curves(job_id: str, metrics: str) -> Ask:
+        params: dict[str, str | int] = {"names": metrics, "max_points": 500}
+        return lambda client: client.get(f"/v1/jobs/{job_id}/metrics", params=params)
+
+    kinds: list[tuple[str, Ask, int]] = [
+        ("GET /healthz", lambda client: client.get("/healthz"), connections),
+        ("GET a job", lambda client: client.get(f"/v1/jobs/{random.choice(ids)}"), connections),
+        ("GET 20 jobs", lambda client: client.get("/v1/jobs"), connections),
+        ("POST a job", lambda client: client.post("/v1/jobs", json=spec), connections),
+        ("metrics: 1 name, 1,000,000 steps", curves(LONG, "metric/0"), 1),
+        (f"metrics: {min(12, names)} of {names} names, 20,000 steps", curves(WIDE, page), 1),
+    ]
+    return [await load(url, name, ask_once, at_once, seconds) for name, ask_once, at_once in kinds]
+
+
+async def burst(url: str, spec: dict[str, Any], count: int) -> float:
+    """Seconds until `count` creates, all sent at once, are answered."""
+    limits = httpx.Limits(max_connections=50)
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False, limits=limits) as client:
+        start = time.perf_counter()
+        for answer in await asyncio.gather(*(client.post("/v1/jobs", json=spec) for _ in range(count))):
+            answer.raise_for_status()
+        return time.perf_counter() - start
+
+
+def report(loads: list[Load], burst_seconds: float) -> None:
+    """The table."""
+    floor = loads[0].rate
+    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    print(f"{'':46}{'requests/s':>11}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'of /healthz':>13}")
+    for each in loads:
+        p50, p95, p99 = (each.percentile(percent) for percent in (50, 95, 99))
+        print(f"{each.name:46}{each.rate:11.0f}{p50:9.1f}{p95:9.1f}{p99:9.1f}{each.rate / floor:13.1%}")
+    print(f"500 creates at once: {burst_seconds:.1f} s, {500 / burst_seconds:.0f}/s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.api", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--points", type=int, default=10_000_000)
+    parser.add_argument("--names", type=int, default=50)
+    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mhpo-api-") as name, ExitStack() as stack:
+        folder = Path(name)
+        servers = stack.enter_context(embedded.servers(folder))
+        port = free_port("127.0.0.1")
+        addresses = {"MHPO_DATABASE_URL": servers.database_url, "MHPO_REDIS_URL": servers.redis_url, "MHPO_PORT": str(port)}
+        os.environ.update({**addresses, "MHPO_DATA_DIR": name})
+        spec = _spec(folder)
+        _migrate_and_fill(arguments, spec)
+        api = spawn([sys.executable, "-m", "api"], log=folder / "api.log", env=dict(os.environ))
+        stack.callback(finish, api, 30.0)
+        stack.callback(ask, api, signal.SIGTERM)
+        url = f"http://127.0.0.1:{port}"
+        _wait(url)
+        loads = asyncio.run(measure(url, spec, arguments.names, arguments.connections, arguments.seconds))
+        report(loads, asyncio.run(burst(url, spec, 500)))
+
+
+def _migrate_and_fill(arguments: argparse.Namespace, spec: dict[str, Any]) -> None:
+    from migrations import schema
+    from trainer.config import JobSpec
+
+    schema.upgrade()
+    fill(arguments.jobs, arguments.points, arguments.names, JobSpec.parse(spec).model_dump(mode="json"))
+
+
+def _spec(folder: Path) -> dict[str, Any]:
+    """A job whose model and data set are there."""
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    (folder / "sums.jsonl").write_text("".join(f'{{"problem": "{n}+1=", "answer": "{n + 1}"}}\n' for n in range(1000)))
+    return {"steps": 100, "model": {"path": str(folder / "model")}, "dataset": {"path": str(folder / "sums.jsonl")}}
+
+
+def _wait(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/readyz", trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    sys.exit("the API is not ready")
+
+
+if __name__ == "__main__":
+    main()
