@@ -9,6 +9,7 @@ import re
 import time
 from http import HTTPStatus
 from typing import NoReturn
+from urllib.parse import unquote
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -61,6 +62,7 @@ class Guard:
             return
         request = Request(scope)
         try:
+            _refuse_nul(request)
             found = await self._caller(request)
             await self._allow(request, found)
         except _RefusedError as refused:
@@ -117,6 +119,14 @@ class Guard:
             message = f"More than {self._limit.per_minute} requests a minute; try again in {seconds} s."
             headers = {"retry-after": str(seconds)}
             raise _RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded", message, headers)
+
+
+def _refuse_nul(request: Request) -> None:
+    """PostgreSQL keeps no NUL and refuses to look for one: nothing has it in its name."""
+    if "\0" in request.url.path:
+        raise _RefusedError(HTTPStatus.NOT_FOUND, "not_found", f"no path here is {request.url.path[:80]!r}")
+    if "\0" in unquote(request.url.query):
+        raise _RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", "the query holds the character NUL")
 
 
 def _look_up(key: str) -> Caller | None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from api.models import File, Json, is_id
+from api.places import check_hub_id, check_place, exists
 from api.settings import settings
 from evaluator.benchmarks import evaluation_of, find_benchmark
 from evaluator.config import Benchmark, EvaluationSpec
 from trainer.config import Dataset, Evaluation, JobSpec, Model
-from trainer.data import check_sources, is_local, iter_problems
+from trainer.data import DATA_SUFFIXES, HUB_ID, check_sources, is_local, iter_problems
 from trainer.strict import SpecError
 
 _UPLOADED = "file-"
@@ -36,9 +37,9 @@ def plan(session: Session, spec: JobSpec) -> Plan:
     """Check the model, the dataset and the benchmarks of `spec`; raises SpecError with the dotted place of the first fault."""
     resolved = spec.model_copy(
         update={
-            "model": _resolve_model(spec.model),
+            "model": _resolve_model(session, spec.model),
             "dataset": _resolve_dataset(session, spec.dataset),
-            "evaluation": _resolve_evaluation(spec.evaluation),
+            "evaluation": _resolve_evaluation(session, spec.evaluation),
         }
     )
     _check_once(_with_sources_only(resolved), _stamp(resolved))
@@ -83,36 +84,42 @@ def _check_rows(benchmark: Benchmark, param: str) -> None:
         raise SpecError(param, error.message) from error
 
 
-def _resolve_model(model: Model) -> Model:
-    folder = _path(model.path, "model.path")
-    return model.model_copy(update={"path": str(folder.resolve())}) if folder.is_dir() else model
+def _resolve_model(session: Session, model: Model) -> Model:
+    return model.model_copy(update={"path": _place_or_hub_id(session, model.path, model.revision, "model.path")})
 
 
 def _resolve_dataset(session: Session, dataset: Dataset) -> Dataset:
-    path = _path(dataset.path, "dataset.path")
-    if dataset.path.startswith(_UPLOADED) and "/" not in dataset.path and not path.exists():
-        file = session.get(File, dataset.path, with_for_update={"read": True}) if is_id("file", dataset.path) else None
-        if file is None:
-            raise SpecError("dataset.path", f"no uploaded file has the id {dataset.path!r}")
-        return dataset.model_copy(update={"path": str(settings().data_dir.resolve() / file.path)})
-    return dataset.model_copy(update={"path": str(path.resolve())}) if is_local(dataset.path) else dataset
+    path = _uploaded(session, dataset.path) if _is_file_id(dataset.path) else None
+    if path is None:
+        path = _place_or_hub_id(session, dataset.path, dataset.revision, "dataset.path")
+    return dataset.model_copy(update={"path": path})
 
 
-def _resolve_evaluation(evaluation: Evaluation) -> Evaluation:
-    found = [_resolve_benchmark(name, number) for number, name in enumerate(evaluation.benchmarks)]
+def _is_file_id(text: str) -> bool:
+    return text.startswith(_UPLOADED) and "/" not in text and Path(text).suffix not in DATA_SUFFIXES
+
+
+def _uploaded(session: Session, file_id: str) -> str:
+    file = session.get(File, file_id, with_for_update={"read": True}) if is_id("file", file_id) else None
+    if file is None:
+        raise SpecError("dataset.path", f"no uploaded file has the id {file_id!r}")
+    return str(settings().data_dir.resolve() / file.path)
+
+
+def _place_or_hub_id(session: Session, text: str, revision: str | None, param: str) -> str:
+    """An absolute path, links followed, or the hub id as it is."""
+    reads_as_hub_id = HUB_ID.fullmatch(text) and Path(text).suffix not in DATA_SUFFIXES
+    if reads_as_hub_id and not exists(text, param):
+        check_hub_id(text, revision, param)
+        return text
+    return str(check_place(session, text, param))
+
+
+def _resolve_evaluation(session: Session, evaluation: Evaluation) -> Evaluation:
+    found = [_resolve_benchmark(session, name, number) for number, name in enumerate(evaluation.benchmarks)]
     return evaluation.model_copy(update={"benchmarks": tuple(found)})
 
 
-def _resolve_benchmark(name: str, number: int) -> str:
-    path = _path(name, f"evaluation.benchmarks.{number}")
-    return str(path.resolve()) if path.is_file() else name
-
-
-def _path(text: str, param: str) -> Path:
-    """Raises SpecError for what no file system can hold (a name that is too long)."""
-    path = Path(text)
-    try:
-        path.exists()
-    except OSError as error:
-        raise SpecError(param, f"this cannot be a path: {error.strerror}") from error
-    return path
+def _resolve_benchmark(session: Session, name: str, number: int) -> str:
+    is_name = "/" not in name and Path(name).suffix not in DATA_SUFFIXES
+    return name if is_name else str(check_place(session, name, f"evaluation.benchmarks.{number}"))

@@ -7,6 +7,7 @@ metrics of the two must be equal, those that depend on the clock excepted; the c
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from datetime import datetime
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=110)
     parser.add_argument("--data-dir", type=Path, default=ROOT / ".mhpo")
     arguments = parser.parse_args()
+    os.environ["MHPO_ALLOWED_ROOTS"] = str(arguments.data_dir)
     spec = first_run_spec(arguments.data_dir, arguments.engine, arguments.steps)
     with tempfile.TemporaryDirectory() as folder:
         alone, trainer_seconds = run(spec, Path(folder) / "run")

@@ -17,6 +17,7 @@ from evaluator.scores import BenchmarkScore, Sample, score_benchmark
 from trainer.config import MathGrader
 from trainer.policy import load_tokenizer
 from trainer.prompts import encode_prompts
+from trainer.remote_code import is_trusted
 from trainer.rewards.answer import last_box, without_thinking
 from trainer.rewards.score import Scorer
 from trainer.rollout.open import choose_device, open_sampler
@@ -83,7 +84,9 @@ def longest_prompt(parts: Sequence[Part]) -> int:
 
 def check_context(spec: EvaluationSpec, longest: int) -> None:
     """Raises SpecError where prompt and completion together pass the model's context."""
-    config = AutoConfig.from_pretrained(spec.model.path, revision=spec.model.revision).get_text_config()
+    config = AutoConfig.from_pretrained(
+        spec.model.path, revision=spec.model.revision, trust_remote_code=is_trusted()
+    ).get_text_config()
     limit = getattr(config, "max_position_embeddings", None)  # not every architecture has one
     if limit is not None and longest + spec.max_new_tokens > limit:
         message = f"{spec.max_new_tokens} and the longest prompt's {longest} tokens pass the model's context of {limit}"

@@ -61,6 +61,7 @@ def servers() -> Iterator[embedded.Servers]:
         environment.setenv("MHPO_DATABASE_URL", running.database_url)
         environment.setenv("MHPO_REDIS_URL", running.redis_url)
         environment.setenv("MHPO_DATA_DIR", folder)
+        environment.setenv("MHPO_ALLOWED_ROOTS", tempfile.gettempdir())  # where tests have their models and data
         settings.cache_clear()
         schema.upgrade()
         yield running

@@ -151,7 +151,7 @@ class RegexGrader(_Grader):
     def _pattern_compiles(self) -> "RegexGrader":
         try:
             re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:  # nested too deeply; a count beyond the engine's
             raise ValueError(f"pattern is no regular expression: {error}") from error
         return self
 

@@ -18,6 +18,8 @@ from trainer.strict import SpecError
 from trainer.types import Problem
 
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # "./x" and "../x" are paths
+DATA_SUFFIXES = {".jsonl", ".json", ".parquet"}
+PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}  # of weights that can run code when they are loaded
 Row = dict[str, Any]
 
 
@@ -58,13 +60,26 @@ def check_model(model: Model, param: str = "model.path") -> None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise SpecError(param, f"{model.path!r} has no config.json; it must be a folder in Hugging Face format")
+        _check_weights(folder, param)
     elif not HUB_ID.fullmatch(model.path):
         raise SpecError(param, f"no folder {model.path!r}, and it is not a hub id (owner/name)")
 
 
+def _check_weights(folder: Path, param: str) -> None:
+    """Only safetensors are loaded: a pickle can run anything, and an adapter names another model to load."""
+    if (folder / "adapter_config.json").exists():
+        raise SpecError(param, f"{str(folder)!r} is an adapter (adapter_config.json); merge it into its base model first")
+    files = sorted(file.name for file in folder.iterdir())
+    pickled = [name for name in files if Path(name).suffix in PICKLED_SUFFIXES]
+    if pickled and not any(name.endswith(".safetensors") for name in files):
+        raise SpecError(
+            param, f"{str(folder)!r} has weights as pickle only ({pickled[0]}), which can run code; save them as safetensors"
+        )
+
+
 def is_local(path: str) -> bool:
     """True for a file; False for a hub id. A name that ends as data files do is a file, there or not."""
-    return Path(path).exists() or Path(path).suffix in {".jsonl", ".json", ".parquet"} or not HUB_ID.fullmatch(path)
+    return Path(path).exists() or Path(path).suffix in DATA_SUFFIXES or not HUB_ID.fullmatch(path)
 
 
 def load_problems(source: Source, param: str = "dataset") -> list[Problem]:

@@ -13,6 +13,7 @@ from trainer.batch import Batch, TrainSequence, collate
 from trainer.config import JobSpec, Model
 from trainer.head import head_logprobs
 from trainer.objective_config import NoKl
+from trainer.remote_code import is_trusted
 from trainer.strict import SpecError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -99,7 +100,12 @@ def load_model(spec: Model, device: torch.device) -> PreTrainedModel:
     """The model in the spec's dtype, in training-free mode (no dropout), on `device`."""
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            spec.path, revision=spec.revision, dtype=DTYPES[spec.dtype], attn_implementation="sdpa", use_safetensors=True
+            spec.path,
+            revision=spec.revision,
+            dtype=DTYPES[spec.dtype],
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=is_trusted(),
         )
     except (OSError, ValueError, KeyError) as error:
         raise SpecError("model.path", f"cannot load {spec.path!r}: {error}") from error
@@ -113,7 +119,9 @@ def load_model(spec: Model, device: torch.device) -> PreTrainedModel:
 def load_tokenizer(spec: Model) -> PreTrainedTokenizerBase:
     """The model's tokenizer; it must have an end token."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec.path, revision=spec.revision)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            spec.path, revision=spec.revision, trust_remote_code=is_trusted()
+        )
     except (OSError, ValueError, KeyError) as error:
         raise SpecError("model.path", f"cannot load the tokenizer of {spec.path!r}: {error}") from error
     if tokenizer.eos_token_id is None:

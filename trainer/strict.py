@@ -11,6 +11,7 @@ Listed = Annotated[T, Field(strict=False)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+_SHOWN = 80  # characters of a key that comes back in an error
 
 
 class Strict(BaseModel):
@@ -31,9 +32,9 @@ class Strict(BaseModel):
         for key in data:
             if key in known:
                 continue
-            near = get_close_matches(str(key), known, n=1)
+            near = get_close_matches(str(key)[:_SHOWN], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise PydanticCustomError("unknown_key", "unknown key {key}; {hint}", {"key": repr(key), "hint": hint})
+            raise PydanticCustomError("unknown_key", "unknown key {key}; {hint}", {"key": repr(str(key)[:_SHOWN]), "hint": hint})
         return data
 
     @classmethod

@@ -13,6 +13,7 @@ from api.database import OUTAGES, transaction
 from api.models import Evaluation, Json, Status
 from api.record import CANCELLED, Claim, Lease, LeaseLostError, finish, heartbeat, requeue
 from api.settings import settings
+from trainer import remote_code
 from worker.drain import draining
 from worker.fence import Fence, now
 from worker.lease import Keeper
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1  # between two looks at the process
 FEED_SECONDS = 0.5  # between two looks at its files
 OUTAGE_SECONDS = 1.0  # between two tries to reach a database that does not answer
-_SECRETS = {"MHPO_DATABASE_URL", "MHPO_REDIS_URL"}  # what runs the user's data has no business there
+_SECRETS = {"MHPO_DATABASE_URL", "MHPO_REDIS_URL", "MHPO_API_KEY"}  # what runs the user's data has no business there
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def start(run: Run) -> Child:
     write_once(config, run.claim.spec)
     (run.folder / "result.json").unlink(missing_ok=True)
     environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
+    environment[remote_code.VARIABLE] = str(settings().trust_remote_code).lower()
     command = [sys.executable, "-m", run.program, str(config)]
     return Child.start(run.claim.id, command, run.log, {**environment, "PYTHONUNBUFFERED": "1"})
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def up(folder: Path, **environment: str) -> Iterator[Up]:
             argv,
             stdout=file,
             stderr=file,
-            env={**clean_environment(), **environment},
+            env={**clean_environment(), "MHPO_ALLOWED_ROOTS": tempfile.gettempdir(), **environment},
             start_new_session=True,
             preexec_fn=end_with_parent(),
         )

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.config import Model, Resources
 from trainer.process import end_with_parent
+from trainer.remote_code import is_trusted
 from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
 from trainer.rollout.vllm_child import RawCompletion
 from trainer.rollout.vllm_plugin import ENGINE_VARIABLE
@@ -176,6 +177,8 @@ def engine_options(
         "model": model.path,
         "revision": model.revision,
         "dtype": model.dtype,
+        "load_format": "safetensors",  # "auto" would fall back to pickles
+        "trust_remote_code": is_trusted(),
         "max_model_len": max_model_len,
         "max_num_seqs": concurrency,
         "seed": 0,  # every request carries its own
