@@ -47,7 +47,17 @@ class Dataset(Strict):
     split: Annotated[str, Field(description="Split of a hub id")] = "train"
     problem_column: Annotated[str, Field(description="Column with the problem's text")] = "problem"
     answer_column: Annotated[str, Field(description="Column with the answer that graders compare with")] = "answer"
-    prompt_template: Annotated[str, Field(description="The prompt, with {problem} where the problem goes")] = "{problem}"
+    answer_after: Annotated[
+        str | None,
+        Field(min_length=1, description="The answer is what follows the last of these in its column; GSM8K's is ####"),
+    ] = None
+    choices_column: Annotated[str | None, Field(description="Column with the list of a problem's options")] = None
+    image_column: Annotated[
+        str | None, Field(description="Column with an image or a list: path from the file's folder on, URL, or bytes")
+    ] = None
+    prompt_template: Annotated[
+        str, Field(description="The prompt, with {problem} where the problem goes, and {choices} where its options do")
+    ] = "{problem}"
     chat_template: Annotated[
         bool, Field(description="Wrap the prompt as one user message in the tokenizer's chat template")
     ] = False
@@ -190,10 +200,10 @@ class Evaluation(Strict):
     ] = ()
     every: Annotated[Count | None, Field(description="Checkpoints between evaluations; null: only the final one")] = None
     base: Annotated[bool, Field(description="Score the model before training too")] = True
-    samples: Annotated[Count, Field(description="Completions a problem")] = 8
+    samples: Annotated[Count | None, Field(description="Completions a problem; null: each benchmark's own number")] = None
     max_problems: Annotated[Count | None, Field(description="Only the first so many problems of each benchmark")] = None
-    temperature: NonNegative = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[NonNegative | None, Field(description="null: each benchmark's own")] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1, description="null: each benchmark's own")] = None
     max_new_tokens: Annotated[Count | None, Field(description="Default: as in rollout")] = None
 
 

@@ -9,6 +9,8 @@ _NUMBER = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|[-+]?\.\d+")
 _JOINED = re.compile(r"(?:[\s$]|\\[()\[\]])*(?:,|;|and|or|,\s*and|,\s*or)(?:[\s$]|\\[()\[\]])*")
 _BARE = re.compile(r"[^\s$,;.{}\\]+(?:\.\d+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_FRACTION = re.compile(r"(?P<sign>-)?(?:\\[dt]?frac\{)?(?P<above>\d{1,30})(?:\}\{|/)(?P<below>\d{1,30})\}?")
+_SPACING = re.compile(r"\s+|\\[,;:!]|\\(?:left|right)(?![A-Za-z])")
 _EXACT_DECIMALS = 6  # math-verify rounds to as many, so that longer fractions are its to compare
 
 
@@ -78,6 +80,19 @@ def same_number(gold: str, answer: str) -> bool | None:
     if left != right and max(_decimals(gold), _decimals(answer)) > _EXACT_DECIMALS:
         return None
     return left == right
+
+
+def canonical(answer: str) -> str:
+    """One spelling for the ways of writing a number or a simple fraction; of other answers only spacing is made equal."""
+    answer = plain(answer)
+    fraction = _FRACTION.fullmatch(answer)
+    if fraction and int(fraction["below"]):
+        value = Fraction(int(fraction["above"]), int(fraction["below"]))
+        return str(-value if fraction["sign"] else value)
+    number = as_number(answer)
+    if number is not None:
+        return str(number)
+    return _SPACING.sub("", answer.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
 
 
 def _decimals(number: str) -> int:

@@ -1,13 +1,14 @@
 """Rollouts by Hugging Face `generate`, in this process, with a model of its own: for machines without vLLM, and quick tests."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import numpy
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
+from trainer.rollout.sampler import Finished, SampleRequest, SamplingSettings, WeightSyncError
 from trainer.types import Completion
 
 ROWS_AT_ONCE = 256  # completions of one generate call; the rest wait
@@ -40,6 +41,15 @@ class TransformersSampler:
             done += self._generate_rows(rows[start : start + ROWS_AT_ONCE], settings)
         completions = iter(done)
         return [tuple(next(completions) for _ in request.seeds) for request in requests]
+
+    def stream(self, requests: Sequence[tuple[SampleRequest, SamplingSettings]]) -> Iterator[list[Finished]]:
+        """A `generate` call after another, in order; settings are shared by all rows of a call."""
+        for settings, alike in groupby(enumerate(requests), key=lambda numbered: numbered[1][1]):
+            rows = [(n, i, request.prompt_token_ids, seed) for n, (request, _) in alike for i, seed in enumerate(request.seeds)]
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                part = rows[start : start + ROWS_AT_ONCE]
+                done = self._generate_rows([(prompt, seed) for _, _, prompt, seed in part], settings)
+                yield [(n, i, completion) for (n, i, _, _), completion in zip(part, done, strict=True)]
 
     @torch.no_grad()
     def push_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:  # noqa: ARG002  # the protocol's
