@@ -8,7 +8,10 @@ from evaluator.config import Benchmark
 from evaluator.journal import Graded
 from evaluator.scores import Sample
 from trainer.config import MathGrader
-from trainer.rewards.answer import canonical, last_box, without_thinking
+from trainer.grader_config import ChoiceGrader
+from trainer.rewards.answer import canonical, without_thinking
+from trainer.rewards.choice import chosen_text
+from trainer.rewards.math import given_answer
 from trainer.rewards.score import GraderSpec, Scorer
 from trainer.types import Completion, Problem, Score
 
@@ -61,12 +64,14 @@ def own_score(score: Score) -> float:
 
 
 def answer_of(benchmark: Benchmark, text: str) -> str | None:
-    """What a completion answers, in one spelling: the box for the math grader, the text for others."""
-    text = without_thinking(text)
+    """What a completion answers, in one spelling: the box for the math grader, the option for choice, the text for others."""
     if isinstance(benchmark.grader, MathGrader):
-        box = last_box(text)
-        return None if box is None else canonical(box)
-    return text.strip() or None
+        given = given_answer(benchmark.grader, text)
+        return None if given is None else canonical(given)
+    if isinstance(benchmark.grader, ChoiceGrader):
+        chosen = chosen_text(text)
+        return None if chosen is None else canonical(chosen)
+    return without_thinking(text).strip() or None
 
 
 def as_sample(graded: Graded) -> Sample:

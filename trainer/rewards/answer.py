@@ -9,6 +9,11 @@ _NUMBER = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|[-+]?\.\d+")
 _JOINED = re.compile(r"(?:[\s$]|\\[()\[\]])*(?:,|;|and|or|,\s*and|,\s*or)(?:[\s$]|\\[()\[\]])*")
 _BARE = re.compile(r"[^\s$,;.{}\\]+(?:\.\d+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_STATED = re.compile(
+    r"####[ \t]*(\S[^\n]*)"
+    r"|\b(?:option|choice|answer)\s+is\s*:?\s*\**\(?([A-Z])\)?\**(?![\w'])"
+    r"|\b[Aa]nswer\s*(?:is|=|:)\s*:?\s*\**[ \t]*([^\s*][^\n]{0,200}?)\**\.?[ \t]*(?=\n|$)"
+)
 _FRACTION = re.compile(r"(?P<sign>-)?(?:\\[dt]?frac\{)?(?P<above>\d{1,30})(?:\}\{|/)(?P<below>\d{1,30})\}?")
 _SPACING = re.compile(r"\s+|\\[,;:!]|\\(?:left|right)(?![A-Za-z])")
 _EXACT_DECIMALS = 6  # math-verify rounds to as many, so that longer fractions are its to compare
@@ -41,6 +46,13 @@ def last_box(text: str) -> str | None:
         parts.insert(0, content)
         following = start.start()
     answer = ", ".join(parts).strip()
+    return answer if 0 < len(answer) <= LONGEST_ANSWER else None
+
+
+def stated(text: str) -> str | None:
+    """What is said to be the answer without a box: the last of `Answer: 5`, `the answer is 5`, `option C`, `#### 5`."""
+    found = list(_STATED.finditer(text))
+    answer = next(said for said in found[-1].groups() if said is not None).strip().strip("*$ ") if found else ""
     return answer if 0 < len(answer) <= LONGEST_ANSWER else None
 
 
