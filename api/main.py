@@ -11,7 +11,7 @@ from api.background import Repeated
 from api.database import engine
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
-from api.routes import benchmarks, files, health, jobs, runs
+from api.routes import benchmarks, compare, files, health, jobs, runs
 from api.schemas import ErrorView
 from api.settings import settings
 
@@ -46,7 +46,7 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for router in (jobs.router, runs.router, benchmarks.router, files.router, health.router):
+    for router in (jobs.router, runs.router, benchmarks.router, compare.router, files.router, health.router):
         app.include_router(router)
     return app
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from api.benchmarks import registered
 from api.models import File, Json, is_id
 from api.settings import settings
 from evaluator.benchmarks import evaluation_of, find_benchmark
 from evaluator.config import Benchmark, EvaluationSpec
-from trainer.config import Dataset, Evaluation, JobSpec, Model
+from trainer.config import Dataset, Evaluation, JobSpec, Model, MultiGrader
 from trainer.data import check_sources, is_local, iter_problems
+from trainer.grader_config import PythonGrader
 from trainer.strict import SpecError
 
 _UPLOADED = "file-"
@@ -41,19 +43,33 @@ def plan(session: Session, spec: JobSpec) -> Plan:
         }
     )
     check_sources(resolved, _ROWS)
-    return Plan(spec, resolved, _plan_evaluation(resolved))
+    _check_graders(resolved)
+    return Plan(spec, resolved, _plan_evaluation(session, resolved))
 
 
-def _plan_evaluation(job: JobSpec) -> EvaluationSpec | None:
+def _check_graders(job: JobSpec) -> None:
+    """Raises SpecError for a grader that this deployment does not run."""
+    for number, grader in enumerate(job.rewards):
+        parts = grader.graders.items() if isinstance(grader, MultiGrader) else [("", grader)]
+        for name, part in parts:
+            if isinstance(part, PythonGrader) and not settings().python_graders:
+                place = f"rewards.{number}.graders.{name}" if name else f"rewards.{number}"
+                message = "python graders are switched off here; whoever runs the service can set MHPO_PYTHON_GRADERS=1"
+                raise SpecError(f"{place}.type", message)
+
+
+def _plan_evaluation(session: Session, job: JobSpec) -> EvaluationSpec | None:
+    known = registered(session)
     names: set[str] = set()
     for number, asked in enumerate(job.evaluation.benchmarks):
         param = f"evaluation.benchmarks.{number}"
-        benchmark = find_benchmark(asked, param)
+        benchmark = find_benchmark(asked, param, known)
         if benchmark.name in names:
             raise SpecError(param, f"a second benchmark has the name {benchmark.name!r}")
         names.add(benchmark.name)
         _check_rows(benchmark, param)
-    return evaluation_of(job, job.model) if names else None
+    cache = str(settings().data_dir.resolve() / "scores")
+    return evaluation_of(job, job.model, known, cache) if names else None
 
 
 def _check_rows(benchmark: Benchmark, param: str) -> None:
@@ -71,13 +87,18 @@ def _resolve_model(model: Model) -> Model:
 
 
 def _resolve_dataset(session: Session, dataset: Dataset) -> Dataset:
-    path = _path(dataset.path, "dataset.path")
-    if dataset.path.startswith(_UPLOADED) and "/" not in dataset.path and not path.exists():
-        file = session.get(File, dataset.path) if is_id("file", dataset.path) else None
+    return dataset.model_copy(update={"path": resolve_rows(session, dataset.path, "dataset.path")})
+
+
+def resolve_rows(session: Session, rows: str, param: str) -> str:
+    """Where rows are: the file of an uploaded id, a path made absolute, or a hub id as it is. Raises SpecError at `param`."""
+    path = _path(rows, param)
+    if rows.startswith(_UPLOADED) and "/" not in rows and not path.exists():
+        file = session.get(File, rows) if is_id("file", rows) else None
         if file is None:
-            raise SpecError("dataset.path", f"no uploaded file has the id {dataset.path!r}")
-        return dataset.model_copy(update={"path": str(settings().data_dir.resolve() / file.path)})
-    return dataset.model_copy(update={"path": str(path.resolve())}) if is_local(dataset.path) else dataset
+            raise SpecError(param, f"no uploaded file has the id {rows!r}")
+        return str(settings().data_dir.resolve() / file.path)
+    return str(path.resolve()) if is_local(rows) else rows
 
 
 def _resolve_evaluation(evaluation: Evaluation) -> Evaluation:

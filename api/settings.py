@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, description="Attempts that may crash; being asked to stop is not a crash")] = 3
     cancel_grace_seconds: Annotated[Seconds, Field(description="From TERM to KILL; longer than a checkpoint takes")] = 60
 
+    python_graders: Annotated[bool, Field(description="Run users' code to grade, confined to computing")] = False
+
     max_body_bytes: Bytes = 1 << 20
     max_upload_bytes: Bytes = 1 << 30
 
