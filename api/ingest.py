@@ -125,21 +125,23 @@ def store_samples(session: Session, claim: Claim, step: int, lines: Sequence[Jso
         session.execute(insert(Sample), rows)
 
 
-def store_checkpoint(session: Session, claim: Claim, step: int, path: str, *, final: bool) -> str | None:
+def store_checkpoint(
+    session: Session, claim: Claim, step: int, path: str, *, final: bool, validation_reward: float | None = None
+) -> str | None:
     """Record a complete checkpoint (`path` relative to the run folder) and queue its evaluation where one is due.
 
     Returns the id of the evaluation that was queued.
     """
     hold(session, claim)
-    row = {"job_id": claim.job_id, "step": step, "attempt": claim.attempt, "path": path, "final": final}
-    statement = upsert(Checkpoint).values(row)
-    again = {"attempt": claim.attempt, "path": path, "final": final, "created_at": func.now(), "contents": None}
+    told = {"attempt": claim.attempt, "path": path, "final": final, "validation_reward": validation_reward}
+    statement = upsert(Checkpoint).values(job_id=claim.job_id, step=step, **told)
+    again = {**told, "created_at": func.now(), "contents": None}
     session.execute(statement.on_conflict_do_update(index_elements=["job_id", "step"], set_=again))
     template = session.scalar(select(Job.evaluation_spec).where(Job.id == claim.job_id, ~Job.cancel_requested))
     if template is None or not _is_evaluated(claim.spec, step, final=final):
         return None
     folder = settings().run_folder(claim.job_id) / PurePosixPath(path)
-    spec = {**template, "model": {**template["model"], "path": str(folder), "revision": None}}
+    spec = {**template, "model": {**template["model"], "path": str(folder), "revision": None}, "cache": None}
     return schedule_evaluation(session, claim.job_id, ModelKind.CHECKPOINT, step, spec)
 
 

@@ -277,6 +277,8 @@ class Checkpoint(Base):
     path: Mapped[str]  # relative to the run folder
     final: Mapped[bool]
     contents: Mapped[list[Json] | None]  # its files, {path, bytes, sha256}, once they have been hashed
+    validation_reward: Mapped[float | None]  # on the job's held-out rows
+    scores: Mapped[Json | None]  # by benchmark, once its evaluation has succeeded
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -300,6 +302,39 @@ class File(Owned, Base):
         CheckConstraint("format IN ('jsonl', 'parquet')", name="format"),
         Index("ix_files_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
     )
+
+
+class RegisteredBenchmark(Base):
+    """A benchmark of a user's own rows."""
+
+    __tablename__ = "benchmarks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    entry: Mapped[Json]  # evaluator.config.Benchmark
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Comparison(Base):
+    """Jobs that differ in their algorithm and seed alone."""
+
+    __tablename__ = "comparisons"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    spec: Mapped[Json]  # api.comparisons.ComparisonSpec
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_comparisons_created_at_id", text("created_at DESC"), text("id DESC")),)
+
+
+class ComparisonJob(Base):
+    __tablename__ = "comparison_jobs"
+
+    comparison_id: Mapped[str] = mapped_column(ForeignKey("comparisons.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int]  # of its algorithm in the report
+    label: Mapped[str]  # the algorithm's, as the report shows it
+    seed: Mapped[int]
 
 
 class Worker(Base):

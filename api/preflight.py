@@ -4,16 +4,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
 
+from api.benchmarks import registered
 from api.models import File, Json, is_id
 from api.places import check_hub_id, check_place, exists
 from api.settings import settings
 from evaluator.benchmarks import evaluation_of, find_benchmark
 from evaluator.config import Benchmark, EvaluationSpec
-from trainer.config import Dataset, Evaluation, JobSpec, Model
+from trainer.config import Dataset, Evaluation, Grader, JobSpec, Model, MultiGrader
 from trainer.data import DATA_SUFFIXES, HUB_ID, check_sources, is_local, iter_problems
+from trainer.grader_config import HttpGrader, PythonGrader
 from trainer.strict import SpecError
 
 _UPLOADED = "file-"
@@ -43,7 +46,8 @@ def plan(session: Session, spec: JobSpec) -> Plan:
         }
     )
     _check_once(_with_sources_only(resolved), _stamp(resolved))
-    return Plan(spec, resolved, _plan_evaluation(resolved))
+    _check_graders(resolved)
+    return Plan(spec, resolved, _plan_evaluation(session, resolved))
 
 
 def _with_sources_only(spec: JobSpec) -> JobSpec:
@@ -63,16 +67,35 @@ def _stamp(spec: JobSpec) -> tuple[int, ...]:
     return tuple(number for stat in known for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 
-def _plan_evaluation(job: JobSpec) -> EvaluationSpec | None:
+def _check_graders(job: JobSpec) -> None:
+    """Raises SpecError for a grader that this deployment does not run."""
+    for number, grader in enumerate(job.rewards):
+        parts = grader.graders.items() if isinstance(grader, MultiGrader) else [("", grader)]
+        for name, part in parts:
+            _check_grader(part, f"rewards.{number}.graders.{name}" if name else f"rewards.{number}")
+
+
+def _check_grader(grader: Grader, place: str) -> None:
+    if isinstance(grader, PythonGrader) and not settings().python_graders:
+        message = "python graders are switched off here; whoever runs the service can set MHPO_PYTHON_GRADERS=1"
+        raise SpecError(f"{place}.type", message)
+    if isinstance(grader, HttpGrader) and (host := urlsplit(grader.url).hostname) not in settings().grader_hosts:
+        message = f"graders may not call {host!r} here; whoever runs the service can name it in MHPO_GRADER_HOSTS"
+        raise SpecError(f"{place}.url", message)
+
+
+def _plan_evaluation(session: Session, job: JobSpec) -> EvaluationSpec | None:
+    known = registered(session)
     names: set[str] = set()
     for number, asked in enumerate(job.evaluation.benchmarks):
         param = f"evaluation.benchmarks.{number}"
-        benchmark = find_benchmark(asked, param)
+        benchmark = find_benchmark(asked, param, known)
         if benchmark.name in names:
             raise SpecError(param, f"a second benchmark has the name {benchmark.name!r}")
         names.add(benchmark.name)
         _check_rows(benchmark, param)
-    return evaluation_of(job, job.model) if names else None
+    cache = str(settings().data_dir.resolve() / "scores")
+    return evaluation_of(job, job.model, known, cache) if names else None
 
 
 def _check_rows(benchmark: Benchmark, param: str) -> None:
@@ -89,20 +112,22 @@ def _resolve_model(session: Session, model: Model) -> Model:
 
 
 def _resolve_dataset(session: Session, dataset: Dataset) -> Dataset:
-    path = _uploaded(session, dataset.path) if _is_file_id(dataset.path) else None
-    if path is None:
-        path = _place_or_hub_id(session, dataset.path, dataset.revision, "dataset.path")
-    return dataset.model_copy(update={"path": path})
+    return dataset.model_copy(update={"path": resolve_rows(session, dataset.path, dataset.revision, "dataset.path")})
+
+
+def resolve_rows(session: Session, rows: str, revision: str | None, param: str) -> str:
+    """Where rows are: the file of an uploaded id, a path made absolute, or a hub id as it is. Raises SpecError at `param`."""
+    return _uploaded(session, rows, param) if _is_file_id(rows) else _place_or_hub_id(session, rows, revision, param)
 
 
 def _is_file_id(text: str) -> bool:
     return text.startswith(_UPLOADED) and "/" not in text and Path(text).suffix not in DATA_SUFFIXES
 
 
-def _uploaded(session: Session, file_id: str) -> str:
+def _uploaded(session: Session, file_id: str, param: str) -> str:
     file = session.get(File, file_id, with_for_update={"read": True}) if is_id("file", file_id) else None
     if file is None:
-        raise SpecError("dataset.path", f"no uploaded file has the id {file_id!r}")
+        raise SpecError(param, f"no uploaded file has the id {file_id!r}")
     return str(settings().data_dir.resolve() / file.path)
 
 

@@ -58,6 +58,12 @@ def checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
     return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)).all()
 
 
+def best_step(found: Sequence[Checkpoint]) -> int | None:
+    """The step of the checkpoint with the highest validation reward, the first of equal ones; None where none has one."""
+    rewards = {each.step: each.validation_reward for each in found if each.validation_reward is not None}
+    return max(sorted(rewards), key=rewards.__getitem__, default=None)
+
+
 def evaluations(session: Session, job_id: str) -> Sequence[Evaluation]:
     """The base model's first, then in the order of their steps."""
     return session.scalars(select(Evaluation).where(Evaluation.job_id == job_id).order_by(Evaluation.step, Evaluation.id)).all()

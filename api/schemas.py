@@ -92,6 +92,16 @@ class EvaluationView(LeasedView):
         return cls.model_validate(evaluation)
 
 
+class EvaluationRowView(View):
+    """One problem of a benchmark with what a model answered."""
+
+    object: Literal["evaluation.row"] = "evaluation.row"
+    problem_id: str
+    problem: Annotated[str, Field(description="The prompt, before a chat template")]
+    answer: str
+    completions: Annotated[list[dict[str, Any]], Field(description="text, tokens, finish_reason, score, error, given")]
+
+
 class EventView(View):
     object: Literal["event"] = "event"
     id: int
@@ -120,10 +130,14 @@ class CheckpointView(View):
     sha256: Annotated[
         str | None, Field(description="Of what `find . -type f | LC_ALL=C sort | xargs sha256sum` prints in the folder")
     ]
+    validation_reward: Annotated[float | None, Field(description="On the held-out rows of the dataset, where there are some")]
+    best: Annotated[bool, Field(description="It has the highest validation reward, and stays whatever `keep` says")]
+    scores: Annotated[dict[str, Any] | None, Field(description="By benchmark, once it has been evaluated")]
     created_at: datetime
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self:
+    def of(cls, checkpoint: Checkpoint, best: int | None = None) -> Self:
+        """`best`: the step of the job's best checkpoint."""
         contents = checkpoint.contents
         return cls(
             step=checkpoint.step,
@@ -133,6 +147,9 @@ class CheckpointView(View):
             available=is_available(checkpoint),
             bytes=None if contents is None else sum(file["bytes"] for file in contents),
             sha256=None if contents is None else digest(contents),
+            validation_reward=checkpoint.validation_reward,
+            best=checkpoint.step == best,
+            scores=checkpoint.scores,
             created_at=checkpoint.created_at,
         )
 
@@ -277,19 +294,44 @@ class DeletedFile(View):
 
 
 class BenchmarkView(View):
-    """A named benchmark: where its rows are and how they are asked and graded."""
+    """A named benchmark: where its rows are and how they are asked, sampled and graded."""
 
     object: Literal["benchmark"] = "benchmark"
     name: str
     path: str
     revision: str | None
+    subset: str | None
     split: str
     licence: str | None
+    prompt_template: str
     grader: Json
+    sampling: Annotated[Json, Field(description="Where a job does not say otherwise")]
+    content_hash: Annotated[str | None, Field(description="SHA-256 of its rows, where they are pinned by it")]
+    registered: Annotated[bool, Field(description="Added by a user of this service")]
 
     @classmethod
-    def of(cls, benchmark: Benchmark) -> Self:
-        return cls.model_validate({**benchmark.model_dump(), "grader": benchmark.grader.model_dump()})
+    def of(cls, benchmark: Benchmark, *, registered: bool = False) -> Self:
+        return cls.model_validate({**benchmark.model_dump(), "registered": registered})
+
+
+class ComparisonJobView(View):
+    job_id: str
+    label: Annotated[str, Field(description="Of its algorithm, as the report shows it")]
+    seed: int
+    status: Status
+    step: int
+    steps: int
+
+
+class ComparisonView(View):
+    """Jobs that differ in their algorithm and seed alone."""
+
+    object: Literal["comparison"] = "comparison"
+    id: str
+    name: str | None
+    jobs: list[ComparisonJobView]
+    spec: dict[str, Any]
+    created_at: datetime
 
 
 class Health(View):

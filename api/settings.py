@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, description="Attempts that may crash; being asked to stop is not a crash")] = 3
     cancel_grace_seconds: Annotated[Seconds, Field(description="From TERM to KILL; longer than a checkpoint takes")] = 60
 
+    python_graders: Annotated[bool, Field(description="Run users' code to grade, confined to computing")] = False
+
     max_body_bytes: Bytes = 1 << 20
     max_upload_bytes: Bytes = 1 << 30
     body_seconds: Annotated[Seconds, Field(description="A body of which nothing arrives for so long is given up")] = 30
@@ -59,7 +61,6 @@ class Settings(BaseSettings):
     ] = ()
     hub_allow: Annotated[Names, Field(description="Hub ids that jobs may name, as Qwen/*; empty: all")] = ()
     trust_remote_code: Annotated[bool, Field(description="Run Python code that comes with a model")] = False
-    allow_python_graders: Annotated[bool, Field(description="Run graders that are Python code of a job spec")] = False
     grader_hosts: Annotated[Names, Field(description="Hosts that HTTP graders may call; empty: none")] = ()
 
     @field_validator("heartbeat_seconds")

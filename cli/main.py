@@ -104,6 +104,59 @@ def cancel(job: JobId, url: Url = LOCAL) -> None:
 
 
 @app.command()
+def compare(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Job ids; the others are compared with the first.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Write a figure: gain by benchmark, gradient norm, reward.")] = None,
+    url: Url = LOCAL,
+    json: Json = False,
+) -> None:
+    """Compare jobs: scores with 95% intervals, and whether they differ from the first job's."""
+    from cli.compare import compare
+
+    compare(jobs, url, as_json=json, as_markdown=markdown, png=png)
+
+
+benchmarks = typer.Typer(help="Benchmarks: list them, add your own.", no_args_is_help=True)
+app.add_typer(benchmarks, name="benchmarks")
+
+
+@benchmarks.command("list")
+def list_benchmarks(url: Url = LOCAL, json: Json = False) -> None:
+    """List the benchmarks that a job can be scored on."""
+    from cli.benchmarks import list_benchmarks
+
+    list_benchmarks(url, as_json=json)
+
+
+@benchmarks.command("add")
+def add_benchmark(
+    name: Annotated[str, typer.Argument(help="What jobs name it by.")],
+    rows: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL or parquet.")],
+    problem_column: Annotated[str | None, typer.Option(help="Column with the problem; else `problem`.")] = None,
+    answer_column: Annotated[str | None, typer.Option(help="Column with the answer; else `answer`.")] = None,
+    answer_after: Annotated[str | None, typer.Option(help="The answer is what follows the last of these.")] = None,
+    choices_column: Annotated[str | None, typer.Option(help="Column with a list of options.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with images.")] = None,
+    licence: Annotated[str | None, typer.Option()] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Completions a problem, where a job does not say.")] = None,
+    url: Url = LOCAL,
+) -> None:
+    """Register rows of your own under a name; they are pinned by their hash."""
+    from cli.benchmarks import add_benchmark
+
+    options = {
+        "problem_column": problem_column,
+        "answer_column": answer_column,
+        "answer_after": answer_after,
+        "choices_column": choices_column,
+        "image_column": image_column,
+        "licence": licence,
+    }
+    add_benchmark(url, name, rows, options, samples)
+
+
+@app.command()
 def plot(job: JobId, metric: Annotated[str, typer.Option(help="Name of the metric.")] = "reward", url: Url = LOCAL) -> None:
     """Plot a metric over steps, in characters."""
     from cli.plot import plot

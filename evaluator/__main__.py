@@ -1,17 +1,18 @@
 """`python -m evaluator CONFIG`: one model scored on benchmarks, with no service.
 
-CONFIG is an evaluation spec in TOML or JSON; rows/<benchmark>.jsonl and result.json go into its folder.
+CONFIG is an evaluation spec in TOML or JSON; rows/<benchmark>.jsonl and result.json go into its folder, and until it has
+succeeded samples.jsonl, from which the next start goes on.
 """
 
 import argparse
 import os
 import sys
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evaluator.config import EvaluationSpec
+from evaluator.journal import JOURNAL
 from trainer.config import read_document
 from trainer.data import check_model
 from trainer.exits import Exit
@@ -45,7 +46,9 @@ def run(config: Path, stop: StopSignal) -> Exit:
             return end(folder, Exit.STOPPED, "stopped", None, "told to stop")
         traceback.print_exc()
         return end(folder, Exit.SYSTEM, "failed", code_of(error), f"{type(error).__name__}: {error}")
-    return end(folder, Exit.DONE, "succeeded", None, "", benchmarks)
+    code = end(folder, Exit.DONE, "succeeded", None, "", benchmarks)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    return code
 
 
 def score(config: Path, folder: Path, stop: StopSignal) -> dict[str, Any]:
@@ -60,8 +63,7 @@ def score(config: Path, folder: Path, stop: StopSignal) -> dict[str, Any]:
         stop.check()
         print(line, flush=True)
 
-    scores = evaluate(spec, folder, say)
-    return {name: asdict(benchmark) for name, benchmark in scores.items()}
+    return evaluate(spec, folder, say)
 
 
 def code_of(error: Exception) -> str:

@@ -5,10 +5,11 @@ exists (columns `problem` and `answer`). No problem text is kept in this reposit
 """
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from evaluator.config import Benchmark, EvaluationSpec
+from evaluator.config import Benchmark, EvaluationSpec, Sampling
 from trainer.config import Dataset, JobSpec, Model
 from trainer.strict import SpecError
 
@@ -17,7 +18,12 @@ BENCHMARK_DIR = "MHPO_BENCHMARK_DIR"
 # The instruction that the Qwen2.5-Math, DeepSeek-R1 and MathArena evaluations share.
 BOXED_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 
-# Revisions are the commits that public evaluation code pins; HMMT has no single one, so it is left at the branch head.
+# Avg@32 is the MHPO paper's (arXiv 2603.16929); temperature, top_p and 32,768 tokens are DeepSeek-R1's (arXiv 2501.12948).
+AVG_32 = Sampling(samples=32, temperature=0.6, top_p=0.95, max_new_tokens=32_768)
+TRAINING_SET = Sampling(samples=1, temperature=0.6, top_p=0.95, max_new_tokens=32_768)
+
+# Revisions are the commits that public evaluation code pins; HMMT and DAPO-Math have no single one and are left at the branch
+# head, which every score's content_hash makes up for.
 _NAMED = (
     Benchmark(
         name="aime24",
@@ -26,6 +32,7 @@ _NAMED = (
         split="train",
         prompt_template=BOXED_PROMPT,
         chat_template=True,
+        sampling=AVG_32,
         licence="none stated; problems (c) MAA",
     ),
     Benchmark(
@@ -34,6 +41,7 @@ _NAMED = (
         revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
         prompt_template=BOXED_PROMPT,
         chat_template=True,
+        sampling=AVG_32,
         licence="Apache-2.0; problems (c) MAA",
     ),
     Benchmark(
@@ -43,6 +51,7 @@ _NAMED = (
         problem_column="question",
         prompt_template=BOXED_PROMPT,
         chat_template=True,
+        sampling=AVG_32,
         licence="none stated; problems (c) MAA",
     ),
     Benchmark(
@@ -51,6 +60,7 @@ _NAMED = (
         revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
         prompt_template=BOXED_PROMPT,
         chat_template=True,
+        sampling=AVG_32,
         licence="MIT (MATH, PRM800K)",
     ),
     Benchmark(
@@ -59,6 +69,7 @@ _NAMED = (
         split="train",
         prompt_template=BOXED_PROMPT,
         chat_template=True,
+        sampling=AVG_32,
         licence="CC-BY-NC-SA-4.0; problems (c) HMMT",
     ),
     Benchmark(
@@ -70,7 +81,33 @@ _NAMED = (
         answer_after="####",
         prompt_template=BOXED_PROMPT,
         chat_template=True,
+        sampling=Sampling(samples=8, temperature=0.6, top_p=0.95, max_new_tokens=32_768),
         licence="MIT",
+    ),
+    Benchmark(
+        name="gsm8k_train",
+        path="openai/gsm8k",
+        subset="main",
+        split="train",
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        problem_column="question",
+        answer_after="####",
+        prompt_template=BOXED_PROMPT,
+        chat_template=True,
+        sampling=TRAINING_SET,
+        licence="MIT",
+    ),
+    Benchmark(
+        name="dapo_math_17k",
+        path="open-r1/DAPO-Math-17k-Processed",
+        subset="all",
+        split="train",
+        problem_column="prompt",
+        answer_column="solution",
+        prompt_template=BOXED_PROMPT,
+        chat_template=True,
+        sampling=TRAINING_SET,
+        licence="Apache-2.0",
     ),
 )
 
@@ -80,12 +117,12 @@ def known_benchmarks() -> tuple[Benchmark, ...]:
     return tuple(_local(benchmark) for benchmark in _NAMED)
 
 
-def find_benchmark(name_or_path: str, param: str | None = None) -> Benchmark:
-    """The entry of a known name, or one made for a JSONL or parquet file and named after its stem.
+def find_benchmark(name_or_path: str, param: str | None = None, registered: Sequence[Benchmark] = ()) -> Benchmark:
+    """The entry of a known or registered name, or one made for a JSONL or parquet file and named after its stem.
 
     Raises SpecError at `param` for a file that is not there and for an unknown name, with the nearest known one.
     """
-    known = {benchmark.name: benchmark for benchmark in known_benchmarks()}
+    known = {benchmark.name: benchmark for benchmark in (*registered, *known_benchmarks())}
     if name_or_path in known:
         return known[name_or_path]
     if name_or_path.endswith((".jsonl", ".parquet")):
@@ -106,14 +143,14 @@ def with_prompt_of(benchmark: Benchmark, dataset: Dataset) -> Benchmark:
     )
 
 
-def evaluation_of(job: JobSpec, model: Model) -> EvaluationSpec:
+def evaluation_of(job: JobSpec, model: Model, registered: Sequence[Benchmark] = (), cache: str | None = None) -> EvaluationSpec:
     """What scores `model`, the base or a checkpoint of `job`, as the job's `evaluation` section says.
 
     The prompts are those that the job trains on, so that the score is of the behaviour that is trained.
     """
     wanted = job.evaluation
     places = (f"evaluation.benchmarks.{number}" for number in range(len(wanted.benchmarks)))
-    found = (find_benchmark(name, place) for name, place in zip(wanted.benchmarks, places, strict=True))
+    found = (find_benchmark(name, place, registered) for name, place in zip(wanted.benchmarks, places, strict=True))
     return EvaluationSpec(
         model=model,
         benchmarks=tuple(with_prompt_of(benchmark, job.dataset) for benchmark in found),
@@ -125,6 +162,8 @@ def evaluation_of(job: JobSpec, model: Model) -> EvaluationSpec:
         max_new_tokens=wanted.max_new_tokens or job.rollout.max_new_tokens,
         stop=job.rollout.stop,
         seed=job.seed,
+        training=job.dataset,
+        cache=cache,
         resources=job.resources,
     )
 
@@ -133,7 +172,7 @@ def _local(benchmark: Benchmark) -> Benchmark:
     folder = os.environ.get(BENCHMARK_DIR)
     if not folder or not (file := Path(folder) / f"{benchmark.name}.jsonl").is_file():
         return benchmark
-    plain = {"path": str(file), "revision": None, "subset": None, "answer_after": None}
+    plain = {"path": str(file), "revision": None, "subset": None, "answer_after": None, "content_hash": None}
     return benchmark.model_copy(update=plain | {"problem_column": "problem", "answer_column": "answer"})
 
 

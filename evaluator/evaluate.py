@@ -1,9 +1,11 @@
-"""The evaluation, readable top to bottom: read, sample everything at once, grade, write down."""
+"""The evaluation, readable top to bottom: read, sample everything at once, grade as it comes, write down."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import asdict, dataclass
+from hashlib import blake2b, sha256
+from itertools import groupby
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,119 +13,174 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from evaluator.config import Benchmark, EvaluationSpec
-from evaluator.problems import benchmark_problems
-from evaluator.scores import BenchmarkScore, Sample, score_benchmark
-from trainer.config import MathGrader
+from evaluator.cache import ScoreCache, model_hash
+from evaluator.config import Benchmark, EvaluationSpec, Sampling
+from evaluator.contamination import contamination, overlaps, training_texts
+from evaluator.grading import Graders, as_sample
+from evaluator.journal import JOURNAL, Graded, Journal
+from evaluator.problems import Rows, benchmark_rows
+from evaluator.scores import score_benchmark
 from trainer.policy import load_tokenizer
 from trainer.prompts import encode_prompts
 from trainer.remote_code import is_trusted
-from trainer.rewards.answer import last_box, without_thinking
-from trainer.rewards.score import Scorer
 from trainer.rollout.open import choose_device, open_sampler
-from trainer.rollout.sampler import SampleRequest, SamplingSettings, sample_seed
+from trainer.rollout.sampler import Finished, Sampler, SampleRequest, SamplingSettings, sample_seed
 from trainer.run_folder import write_atomically
 from trainer.strict import SpecError
-from trainer.types import Completion, Problem, Score
+from trainer.types import Problem
 
 CONCURRENCY = 256  # completions that the engine works on at a time; the others wait in its queue
 Say = Callable[[str], None]
+Result = dict[str, Any]  # a benchmark in result.json: BenchmarkScore, and what it is the score of
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One benchmark of the evaluation; `prompts[i]` are the token ids of `problems[i]`'s prompt."""
+    """One benchmark of the evaluation; `prompts[i]` are the token ids of `rows.problems[i]`'s prompt."""
 
     benchmark: Benchmark
-    problems: Sequence[Problem]
+    rows: Rows
     prompts: Sequence[tuple[int, ...]]
+    sampling: Sampling
+
+    @property
+    def name(self) -> str:
+        return self.benchmark.name
 
 
-def evaluate(spec: EvaluationSpec, folder: Path, say: Say) -> dict[str, BenchmarkScore]:
-    """Scores the model on every benchmark and writes rows/<benchmark>.jsonl; returns the scores by benchmark.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The samples of one problem that are not there yet."""
 
+    part: Part
+    problem: int  # place among the part's problems
+    samples: tuple[int, ...]
+
+
+def evaluate(spec: EvaluationSpec, folder: Path, say: Say) -> dict[str, Result]:
+    """Scores the model on every benchmark and writes rows/<benchmark>.jsonl; returns the results by benchmark.
+
+    What an earlier run of the same evaluation sampled is in the folder's journal and is not sampled again.
     Raises SpecError (the user's fault), EngineError.
     """
     if spec.resources.threads is not None:
         torch.set_num_threads(spec.resources.threads)
-    parts = read(spec)
-    for part in parts:
-        say(f"{part.benchmark.name}: {len(part.problems)} problems from {part.benchmark.path}")
-    completions = iter(sample(spec, parts, say))
-    scores = {}
-    for part in parts:
-        own = [next(completions) for _ in part.problems]
-        graded = grade(part, own)
-        write_rows(folder, part, own, graded)
-        scores[part.benchmark.name] = score_benchmark([samples(part.benchmark, *one) for one in zip(own, graded, strict=True)])
-        say(summary(part.benchmark.name, scores[part.benchmark.name]))
-    return scores
+    (folder / "rows").mkdir(exist_ok=True)
+    with Graders() as graders:
+        parts = read(spec, graders)
+        for part in parts:
+            say(f"{part.name}: {len(part.rows.problems)} problems from {part.benchmark.path} ({part.rows.content_hash[:12]})")
+        cache = None if spec.cache is None else ScoreCache(Path(spec.cache), model_hash(spec.model))
+        kept = {part.name: found for part in parts if (found := from_cache(cache, spec, part, folder)) is not None}
+        if kept:
+            say(f"scored before, on the same rows with the same settings: {', '.join(kept)}")
+        fresh = [part for part in parts if part.name not in kept]
+        with Journal(folder / JOURNAL, identity(spec, parts)) as journal:
+            sample(spec, fresh, graders, journal, say)
+        scores = kept | {part.name: score(part, journal, folder) for part in fresh}
+    for part in fresh:
+        if cache is not None:
+            cache.store(cache.key(spec, part.benchmark, part.rows.content_hash), scores[part.name], rows_file(folder, part))
+    results = {part.name: result(spec, part, scores[part.name], cached=part.name in kept) for part in parts}
+    for name, one in results.items():
+        say(summary(name, one))
+    return results
 
 
-def read(spec: EvaluationSpec) -> list[Part]:
+def read(spec: EvaluationSpec, graders: Graders) -> list[Part]:
     """Problems with their answers checked and their prompts encoded; before the engine starts, so that a bad row is cheap."""
     tokenizer = load_tokenizer(spec.model)
     parts = []
     for number, benchmark in enumerate(spec.benchmarks):
         place = f"benchmarks.{number}"
-        problems = benchmark_problems(benchmark, place, spec.max_problems)
-        with Scorer([benchmark.grader]) as scorer:
-            scorer.check_answers(problems, f"{place}.answer_column", benchmark.path)
+        rows = benchmark_rows(benchmark, place, spec.max_problems)
+        graders.of(benchmark.grader).check_answers(rows.problems, f"{place}.answer_column", benchmark.path)
         prompts = encode_prompts(
-            tokenizer, problems, chat_template=benchmark.chat_template, system_prompt=benchmark.system_prompt, param=place
+            tokenizer, rows.problems, chat_template=benchmark.chat_template, system_prompt=benchmark.system_prompt, param=place
         )
-        parts.append(Part(benchmark, problems, prompts))
-    check_context(spec, longest_prompt(parts))
+        parts.append(Part(benchmark, rows, prompts, spec.sampling(benchmark)))
+    check_context(spec, parts)
     return parts
 
 
-def longest_prompt(parts: Sequence[Part]) -> int:
-    """Tokens of the longest prompt."""
-    return max(len(prompt) for part in parts for prompt in part.prompts)
-
-
-def check_context(spec: EvaluationSpec, longest: int) -> None:
+def check_context(spec: EvaluationSpec, parts: Sequence[Part]) -> None:
     """Raises SpecError where prompt and completion together pass the model's context."""
     config = AutoConfig.from_pretrained(
         spec.model.path, revision=spec.model.revision, trust_remote_code=is_trusted()
     ).get_text_config()
     limit = getattr(config, "max_position_embeddings", None)  # not every architecture has one
-    if limit is not None and longest + spec.max_new_tokens > limit:
-        message = f"{spec.max_new_tokens} and the longest prompt's {longest} tokens pass the model's context of {limit}"
-        raise SpecError("max_new_tokens", message)
+    for number, part in enumerate(parts):
+        longest, new = longest_prompt(part), part.sampling.max_new_tokens
+        if limit is not None and longest + new > limit:
+            place = "max_new_tokens" if spec.max_new_tokens is not None else f"benchmarks.{number}.sampling.max_new_tokens"
+            raise SpecError(place, f"{new} and the longest prompt's {longest} tokens pass the model's context of {limit}")
 
 
-def sample(spec: EvaluationSpec, parts: Sequence[Part], say: Say) -> list[tuple[Completion, ...]]:
-    """`spec.samples` completions of each problem, benchmark after benchmark, from one engine with all of them in flight."""
-    requests = list(sample_requests(spec, parts))
-    total = len(requests) * spec.samples
+def longest_prompt(part: Part) -> int:
+    """Tokens of the longest prompt."""
+    return max(map(len, part.prompts))
+
+
+def identity(spec: EvaluationSpec, parts: Sequence[Part]) -> str:
+    """What a journal is of: everything that a sample and its verdict depend on, down to the rows' contents."""
+    document = spec.model_dump(mode="json", exclude={"resources", "cache", "training"})
+    rows = {part.name: part.rows.content_hash for part in parts}
+    return sha256(json.dumps([document, rows], sort_keys=True).encode()).hexdigest()
+
+
+def sample(spec: EvaluationSpec, parts: Sequence[Part], graders: Graders, journal: Journal, say: Say) -> None:
+    """Samples what the journal lacks, from one engine with all of it in flight, and grades it while the engine goes on."""
+    wanted = list(missing(parts, journal))
+    count = sum(len(one.samples) for one in wanted)
+    total = sum(len(part.rows.problems) * part.sampling.samples for part in parts)
+    if count < total:
+        say(f"going on: {total - count} of {total} completions are there")
+    if not wanted:
+        return
     start = monotonic()
-    sampler = open_sampler(
+    sampler = open_engine(spec, parts, min(count, CONCURRENCY))
+    try:
+        say(f"{spec.engine} started in {monotonic() - start:.1f} s; sampling {count} completions")
+        start, tokens, done = monotonic(), 0, total - count
+        for finished in sampler.stream(list(requests(spec, wanted))):
+            journal.add(graded(wanted, finished, graders))
+            tokens += sum(len(completion.token_ids) for _, _, completion in finished)
+            done += len(finished)
+            say(f"{done} of {total} completions ({done / total:.0%}), {tokens / (monotonic() - start):.0f} tokens/s")
+    finally:
+        sampler.close()
+
+
+def open_engine(spec: EvaluationSpec, parts: Sequence[Part], concurrency: int) -> Sampler:
+    """The engine that serves every benchmark of the evaluation."""
+    return open_sampler(
         spec.engine,
         spec.model,
         load_tokenizer(spec.model),
-        max_model_len=longest_prompt(parts) + spec.max_new_tokens,
-        concurrency=min(total, CONCURRENCY),
+        max_model_len=max(longest_prompt(part) + part.sampling.max_new_tokens for part in parts),
+        concurrency=concurrency,
         device=choose_device(spec.resources),
         resources=spec.resources,
     )
-    try:
-        say(f"{spec.engine} started in {monotonic() - start:.1f} s; sampling {total} completions")
-        start = monotonic()
-        completions = sampler.generate(requests, SamplingSettings(spec.max_new_tokens, spec.temperature, spec.top_p, spec.stop))
-    finally:
-        sampler.close()
-    seconds, tokens = monotonic() - start, sum(len(one.token_ids) for group in completions for one in group)
-    say(f"sampled {tokens} tokens in {seconds:.1f} s: {tokens / seconds:.0f} tokens/s")
-    return completions
 
 
-def sample_requests(spec: EvaluationSpec, parts: Sequence[Part]) -> Iterator[SampleRequest]:
-    """One request a problem. A sample's seed depends on the spec's seed, the benchmark's name, the row and the sample alone."""
+def missing(parts: Sequence[Part], journal: Journal) -> Iterator[Wanted]:
+    """What the journal lacks, benchmark after benchmark."""
     for part in parts:
-        seed = benchmark_seed(spec.seed, part.benchmark.name)
-        for problem, prompt in zip(part.problems, part.prompts, strict=True):
-            yield SampleRequest(prompt, tuple(sample_seed(seed, 0, problem.index, i) for i in range(spec.samples)))
+        for place in range(len(part.rows.problems)):
+            samples = tuple(i for i in range(part.sampling.samples) if (part.name, place, i) not in journal.graded)
+            if samples:
+                yield Wanted(part, place, samples)
+
+
+def requests(spec: EvaluationSpec, wanted: Sequence[Wanted]) -> Iterator[tuple[SampleRequest, SamplingSettings]]:
+    """One request a problem. A sample's seed depends on the spec's seed, the benchmark's name, the row and the sample alone."""
+    for one in wanted:
+        sampling = one.part.sampling
+        seed, row = benchmark_seed(spec.seed, one.part.name), one.part.rows.problems[one.problem].index
+        seeds = tuple(sample_seed(seed, 0, row, i) for i in one.samples)
+        settings = SamplingSettings(sampling.max_new_tokens, sampling.temperature, sampling.top_p, spec.stop)
+        yield SampleRequest(one.part.prompts[one.problem], seeds), settings
 
 
 def benchmark_seed(seed: int, name: str) -> int:
@@ -131,75 +188,79 @@ def benchmark_seed(seed: int, name: str) -> int:
     return int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "big") >> 1
 
 
-def grade(part: Part, completions: Sequence[tuple[Completion, ...]]) -> list[list[Score]]:
-    """The scores of each problem's completions."""
-    items = [(problem, one) for problem, group in zip(part.problems, completions, strict=True) for one in group]
-    with Scorer([part.benchmark.grader]) as scorer:
-        graded = iter(scorer.score(items))
-    return [[next(graded) for _ in group] for group in completions]
+def graded(wanted: Sequence[Wanted], finished: Sequence[Finished], graders: Graders) -> list[Graded]:
+    """The verdicts on what the engine has finished, in the order of the benchmarks."""
+    ordered = sorted(finished, key=lambda one: (one[0], one[1]))
+    done: list[Graded] = []
+    for _, alike in groupby(ordered, key=lambda one: wanted[one[0]].part.name):
+        group = list(alike)
+        items = [
+            (wanted[n].problem, wanted[n].samples[i], wanted[n].part.rows.problems[wanted[n].problem], completion)
+            for n, i, completion in group
+        ]
+        done += graders.grade(wanted[group[0][0]].part.benchmark, items)
+    return done
 
 
-def samples(benchmark: Benchmark, completions: Sequence[Completion], scores: Sequence[Score]) -> list[Sample]:
-    """One problem's completions as the statistics see them."""
-    return [
-        Sample(
-            score=own_score(score),
-            tokens=len(completion.token_ids),
-            truncated=completion.finish_reason == "length",
-            answered=answered(benchmark, completion.text),
-            failed=bool(score.errors),
-        )
-        for completion, score in zip(completions, scores, strict=True)
-    ]
-
-
-def own_score(score: Score) -> float:
-    """What the benchmark's one grader gave, its weight left out; 0 where it failed."""
-    return sum(score.by_grader.values())
-
-
-def answered(benchmark: Benchmark, text: str) -> bool:
-    """Whether there is an answer to grade: a box for the math grader, any text for the others."""
-    if isinstance(benchmark.grader, MathGrader):
-        return last_box(without_thinking(text)) is not None
-    return bool(text.strip())
-
-
-def write_rows(
-    folder: Path, part: Part, completions: Sequence[tuple[Completion, ...]], scores: Sequence[Sequence[Score]]
-) -> None:
-    """rows/<benchmark>.jsonl: one line a problem with all its completions."""
-    rows = folder / "rows"
-    rows.mkdir(exist_ok=True)
-    lines = [row(*one) for one in zip(part.problems, completions, scores, strict=True)]
+def score(part: Part, journal: Journal, folder: Path) -> Result:
+    """The score of a benchmark whose samples are all in the journal, its rows written."""
+    samples = range(part.sampling.samples)
+    groups = [[journal.graded[part.name, place, i] for i in samples] for place in range(len(part.rows.problems))]
+    lines = [row(problem, group) for problem, group in zip(part.rows.problems, groups, strict=True)]
     text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-    write_atomically(rows / f"{part.benchmark.name}.jsonl", text)
+    write_atomically(rows_file(folder, part), text)
+    return asdict(score_benchmark([[as_sample(one) for one in group] for group in groups]))
 
 
-def row(problem: Problem, completions: Sequence[Completion], scores: Sequence[Score]) -> dict[str, Any]:
+def from_cache(cache: ScoreCache | None, spec: EvaluationSpec, part: Part, folder: Path) -> Result | None:
+    """The score that the same evaluation of the same model and rows had, its rows copied here."""
+    if cache is None:
+        return None
+    key = cache.key(spec, part.benchmark, part.rows.content_hash)
+    kept = cache.load(key)
+    if kept is not None:
+        shutil.copyfile(cache.rows(key), rows_file(folder, part))
+    return kept
+
+
+def result(spec: EvaluationSpec, part: Part, score: Result, *, cached: bool) -> Result:
+    """A score with what it is of: which rows, drawn how, and how many of them the training set holds."""
+    told = {
+        "content_hash": part.rows.content_hash,
+        "sampling": part.sampling.model_dump(mode="json"),
+        "cached": cached,
+        "contamination": None,
+    }
+    if spec.training is not None:
+        found = overlaps(part.rows.texts, training_texts(spec.training))
+        ids = [problem.id for problem in part.rows.problems]
+        told["contamination"] = asdict(contamination(ids, found, score["problem_scores"], spec.training.path))
+    return score | told
+
+
+def rows_file(folder: Path, part: Part) -> Path:
+    """One line a problem with all its completions."""
+    return folder / "rows" / f"{part.name}.jsonl"
+
+
+def row(problem: Problem, group: Sequence[Graded]) -> dict[str, Any]:
     """One problem as the rows file holds it; `problem` is the prompt, before a chat template."""
+    keys = ("text", "tokens", "finish_reason", "score", "error")
     return {
         "problem_id": problem.id,
         "problem": problem.prompt,
         "answer": problem.answer,
-        "completions": [
-            {
-                "text": completion.text,
-                "tokens": len(completion.token_ids),
-                "finish_reason": completion.finish_reason,
-                "score": own_score(score),
-                "error": next(iter(score.errors.values()), None),
-            }
-            for completion, score in zip(completions, scores, strict=True)
-        ],
+        "completions": [{**{key: getattr(one, key) for key in keys}, "given": one.answer} for one in group],
     }
 
 
-def summary(name: str, score: BenchmarkScore) -> str:
+def summary(name: str, score: Result) -> str:
     """One line for the log."""
-    bounds = "" if score.ci_low is None or score.ci_high is None else f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
+    bounds = "" if score["ci_low"] is None else f" [{score['ci_low']:.3f}, {score['ci_high']:.3f}]"
+    n, held = score["n"], score["contamination"]
+    told = f", the training set holds {held['contaminated']} of its {held['problems']} problems" if held else ""
     return (
-        f"{name}: avg@{score.n} {score.avg:.3f}{bounds}, pass@{score.n} {score.pass_at[str(score.n)]:.3f}, "
-        f"{score.mean_tokens:.0f} tokens, {score.truncated:.1%} cut, {score.no_answer:.1%} without an answer, "
-        f"{score.grader_errors} grader errors"
+        f"{name}: avg@{n} {score['avg']:.3f}{bounds}, maj@{n} {score['maj']:.3f}, pass@{n} {score['pass_at'][str(n)]:.3f}, "
+        f"{score['mean_tokens']:.0f} tokens, {score['truncated']:.1%} cut, {score['no_answer']:.1%} without an answer, "
+        f"{score['grader_errors']} grader errors{told}"
     )

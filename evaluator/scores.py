@@ -1,11 +1,12 @@
 """What is said of a benchmark from its graded samples. Problems are the independent units; a problem's samples are not.
 
-The 95% interval of avg@n is Student's t over the problems' means, so that n samples of one problem count as one observation
-of it. Where every mean is 0, or every one 1, a t interval has no width; the exact binomial (Clopper-Pearson) interval over
-problems stands in its place.
+avg@n, pass@k and maj@n are each a mean over problems of one value a problem, and each has the same 95% interval: Student's t
+over those values, so that n samples of one problem count as one observation of it. Where every value is 0, or every one 1, a
+t interval has no width; the exact binomial (Clopper-Pearson) interval over problems stands in its place.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ class Sample:
     truncated: bool  # cut at max_new_tokens
     answered: bool  # it has an answer to grade: a box for the math grader, any text for the others
     failed: bool  # the grader raised, timed out or returned no number
+    vote: str | None = None  # what it answers, for maj@n; None where it answers nothing
+
+
+Interval = tuple[float | None, float | None]  # (None, None) for a single problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,11 @@ class BenchmarkScore:
     n: int  # samples a problem
     problems: int
     pass_at: dict[str, float]  # k -> unbiased pass@k, k = 1..n; a sample passes where its score is 1
+    pass_at_interval: dict[str, Interval]
+    maj: float  # mean score over problems of the answer given most often: maj@n
+    maj_low: float | None
+    maj_high: float | None
+    problem_scores: tuple[float, ...]  # each problem's mean, in the order of the rows: what two results are compared by
     mean_tokens: float
     truncated: float
     no_answer: float
@@ -46,20 +56,43 @@ def score_benchmark(problems: Sequence[Sequence[Sample]]) -> BenchmarkScore:
         raise ValueError("every problem needs equally many samples")
     samples = [sample for group in problems for sample in group]
     means = [math.fsum(sample.score for sample in group) / n for group in problems]
-    low, high = interval(means)
     passed = [sum(sample.score >= 1.0 for sample in group) for group in problems]
+    passing = {str(k): [pass_at_k(n, right, k) for right in passed] for k in range(1, n + 1)}
+    chosen = [majority(group) for group in problems]
+    low, high = interval(means)
+    maj_low, maj_high = interval(chosen)
     return BenchmarkScore(
-        avg=math.fsum(means) / len(means),
+        avg=mean(means),
         ci_low=low,
         ci_high=high,
         n=n,
         problems=len(problems),
-        pass_at={str(k): math.fsum(pass_at_k(n, right, k) for right in passed) / len(passed) for k in range(1, n + 1)},
-        mean_tokens=sum(sample.tokens for sample in samples) / len(samples),
-        truncated=sum(sample.truncated for sample in samples) / len(samples),
-        no_answer=sum(not sample.answered for sample in samples) / len(samples),
+        pass_at={k: mean(values) for k, values in passing.items()},
+        pass_at_interval={k: interval(values) for k, values in passing.items()},
+        maj=mean(chosen),
+        maj_low=maj_low,
+        maj_high=maj_high,
+        problem_scores=tuple(means),
+        mean_tokens=mean([sample.tokens for sample in samples]),
+        truncated=mean([sample.truncated for sample in samples]),
+        no_answer=mean([not sample.answered for sample in samples]),
         grader_errors=sum(sample.failed for sample in samples),
     )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of at least one value."""
+    return math.fsum(values) / len(values)
+
+
+def majority(samples: Sequence[Sample]) -> float:
+    """The score of the answer that most samples give; the mean over answers that tie; 0 where none gives an answer."""
+    votes: dict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        if sample.vote is not None:
+            votes[sample.vote].append(sample.score)
+    most = max(map(len, votes.values()), default=0)
+    return mean([mean(scores) for scores in votes.values() if len(scores) == most]) if most else 0.0
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
@@ -71,8 +104,8 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     return (ways - math.comb(n - right, k)) / ways
 
 
-def interval(means: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95% interval of the mean of the problems' means, within [0, 1]; (None, None) for a single problem."""
+def interval(means: Sequence[float]) -> Interval:
+    """The 95% interval of the mean of one value a problem, within [0, 1]; (None, None) for a single problem."""
     count = len(means)
     if count < 2:
         return None, None

@@ -40,7 +40,8 @@ def section(title: str, model: type[BaseModel], place: str) -> list[str]:
         inner += [
             line
             for held in models_in(field.annotation)
-            for line in section(heading(f"{place}{name}", held), held, f"{place}{name}{'[].' if repeated(field) else '.'}")
+            if name != "graders"  # of a multi grader: those of `rewards`, which have their sections
+            for line in section(heading(f"{place}{name}", held), held, f"{place}{name}{joint(field)}")
         ]
     return [*lines, "", *inner]
 
@@ -58,9 +59,10 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in models_in(argument)]
 
 
-def repeated(field: FieldInfo) -> bool:
-    """True for a list of models."""
-    return get_origin(field.annotation) is tuple
+def joint(field: FieldInfo) -> str:
+    """What stands between the field and those of a model that it holds: one, a list of them, or one for each name."""
+    origin = get_origin(field.annotation)
+    return "[]." if origin is tuple else ".NAME." if origin is dict else "."
 
 
 def kind(annotation: Any) -> str:
@@ -73,6 +75,8 @@ def kind(annotation: Any) -> str:
     if origin in (Union, UnionType):
         names = [kind(argument) for argument in arguments]
         return "object, by `type`" if set(names) == {"object"} else " or ".join(names)
+    if origin is dict:
+        return "object"
     if origin is tuple:
         return f"list of {kind(arguments[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

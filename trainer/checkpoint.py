@@ -29,6 +29,7 @@ class Progress:
     position: int = 0  # problems of those batches, in the order they were drawn
     num_tokens: int = 0  # trained tokens so far
     skipped: int = 0  # optimizer steps passed over because something in them was not finite
+    validation_reward: float | None = None  # of this step, on the held-out problems, where it was validated
 
 
 def save(folder: Path, policy: Policy, learner: Learner, progress: Progress, batches: Sequence[SampledBatch]) -> Path:
@@ -67,6 +68,20 @@ def latest(folder: Path) -> Path | None:
 def complete(folder: Path) -> list[Path]:
     """All complete checkpoints."""
     return [marker.parent for marker in folder.glob(f"step_*/{MARKER}")]
+
+
+def best(folder: Path) -> tuple[int, float] | None:
+    """(step, validation reward) of the complete checkpoint with the highest; the first of equal ones."""
+    rewards = {step_of(one): validation_reward(one) for one in sorted(complete(folder), key=step_of)}
+    found = [(step, reward) for step, reward in rewards.items() if reward is not None]
+    return max(found, key=lambda one: one[1], default=None)
+
+
+def validation_reward(checkpoint: Path) -> float | None:
+    """What the checkpoint's weights were given on the held-out problems; None where it was not validated."""
+    progress = json.loads((checkpoint / "trainer_state" / "progress.json").read_text())
+    reward: float | None = progress.get("validation_reward")
+    return reward
 
 
 def step_of(checkpoint: Path) -> int:

@@ -13,6 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from trainer.algorithm_config import Algorithm, Luspo, Mhpo
+from trainer.grader_config import (
+    ChoiceGrader,
+    FormatGrader,
+    GraderBase,
+    HttpGrader,
+    InputTemplate,
+    JsonSchemaGrader,
+    MultiBase,
+    PythonGrader,
+    ReferenceTemplate,
+    TextSimilarityGrader,
+)
 from trainer.objective_config import (
     Advantages,
     Correction,
@@ -47,7 +59,17 @@ class Dataset(Strict):
     split: Annotated[str, Field(description="Split of a hub id")] = "train"
     problem_column: Annotated[str, Field(description="Column with the problem's text")] = "problem"
     answer_column: Annotated[str, Field(description="Column with the answer that graders compare with")] = "answer"
-    prompt_template: Annotated[str, Field(description="The prompt, with {problem} where the problem goes")] = "{problem}"
+    answer_after: Annotated[
+        str | None,
+        Field(min_length=1, description="The answer is what follows the last of these in its column; GSM8K's is ####"),
+    ] = None
+    choices_column: Annotated[str | None, Field(description="Column with the list of a problem's options")] = None
+    image_column: Annotated[
+        str | None, Field(description="Column with an image or a list: path from the file's folder on, URL, or bytes")
+    ] = None
+    prompt_template: Annotated[
+        str, Field(description="The prompt, with {problem} where the problem goes, and {choices} where its options do")
+    ] = "{problem}"
     chat_template: Annotated[
         bool, Field(description="Wrap the prompt as one user message in the tokenizer's chat template")
     ] = False
@@ -113,34 +135,32 @@ class Optimizer(Strict):
     ] = 0
 
 
-class _Grader(Strict):
-    name: Annotated[
-        str | None, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Name in metrics; the type if left out")
-    ] = None
-    weight: Annotated[float, Field(ge=-1e6, le=1e6, description="The reward is the sum of weight x score")] = 1.0
-    timeout: Annotated[float, Field(gt=0, le=60, description="Seconds a completion may take; then it counts as an error")] = 5.0
-
-
-class MathGrader(_Grader):
+class MathGrader(GraderBase):
     """1 where the last \\boxed{} of the completion equals the answer mathematically, else 0."""
 
     type: Literal["math"] = "math"
+    timeout: Annotated[float, Field(gt=0, le=60, description="Seconds a completion may take; then it counts as an error")] = 2.0
+    unboxed: Annotated[
+        bool, Field(description="Without a box, what `Answer: 5`, `the answer is 5`, `option C` or `#### 5` says is the answer")
+    ] = False
 
 
-class ExactGrader(_Grader):
+class ExactGrader(GraderBase):
     """1 where the completion is the answer, white space around both removed, else 0."""
 
     type: Literal["exact"] = "exact"
 
 
-class StringCheckGrader(_Grader):
+class StringCheckGrader(GraderBase):
     """1 where the completion relates to the answer as `operation` says: eq, ne, like (contains), ilike (without case)."""
 
     type: Literal["string_check"] = "string_check"
     operation: Literal["eq", "ne", "like", "ilike"] = "eq"
+    input: InputTemplate = None
+    reference: ReferenceTemplate = None
 
 
-class RegexGrader(_Grader):
+class RegexGrader(GraderBase):
     """1 where `pattern` is found in the completion (`mode` search) or matches all of it (`mode` fullmatch), else 0."""
 
     type: Literal["regex"] = "regex"
@@ -156,7 +176,7 @@ class RegexGrader(_Grader):
         return self
 
 
-class LengthGrader(_Grader):
+class LengthGrader(GraderBase):
     """1 up to `target` completion tokens, then falling linearly to 0 at `limit`."""
 
     type: Literal["length"] = "length"
@@ -170,7 +190,32 @@ class LengthGrader(_Grader):
         return self
 
 
-Grader = Annotated[MathGrader | ExactGrader | StringCheckGrader | RegexGrader | LengthGrader, Field(discriminator="type")]
+SingleGrader = Annotated[
+    MathGrader
+    | ChoiceGrader
+    | ExactGrader
+    | StringCheckGrader
+    | RegexGrader
+    | TextSimilarityGrader
+    | FormatGrader
+    | LengthGrader
+    | JsonSchemaGrader
+    | HttpGrader
+    | PythonGrader,
+    Field(discriminator="type"),
+]
+
+
+class MultiGrader(MultiBase):
+    """A formula over the scores of named graders, whose weights do not count; where one of them fails, so does this."""
+
+    graders: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], SingleGrader],
+        Field(min_length=1, description="By the name that the formula knows each by"),
+    ]
+
+
+Grader = Annotated[SingleGrader | MultiGrader, Field(discriminator="type")]
 
 
 class Checkpoints(Strict):
@@ -178,7 +223,10 @@ class Checkpoints(Strict):
 
     every: Annotated[Count, Field(description="Steps between checkpoints")] = 20
     keep: Annotated[
-        Count, Field(description="How many of the newest stay; the last step and those to be evaluated stay too")
+        Count,
+        Field(
+            description="How many of the newest stay; the last step, those to be evaluated and the best by validation do too"
+        ),
     ] = 3
 
 
@@ -190,10 +238,10 @@ class Evaluation(Strict):
     ] = ()
     every: Annotated[Count | None, Field(description="Checkpoints between evaluations; null: only the final one")] = None
     base: Annotated[bool, Field(description="Score the model before training too")] = True
-    samples: Annotated[Count, Field(description="Completions a problem")] = 8
+    samples: Annotated[Count | None, Field(description="Completions a problem; null: each benchmark's own number")] = None
     max_problems: Annotated[Count | None, Field(description="Only the first so many problems of each benchmark")] = None
-    temperature: NonNegative = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[NonNegative | None, Field(description="null: each benchmark's own")] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1, description="null: each benchmark's own")] = None
     max_new_tokens: Annotated[Count | None, Field(description="Default: as in rollout")] = None
 
 

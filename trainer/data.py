@@ -11,16 +11,16 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 from trainer.config import JobSpec, Model
+from trainer.row_columns import Row, is_json, row_choices, row_images
 from trainer.strict import SpecError
 from trainer.types import Problem
 
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # "./x" and "../x" are paths
 DATA_SUFFIXES = {".jsonl", ".json", ".parquet"}
 PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}  # of weights that can run code when they are loaded
-Row = dict[str, Any]
 
 
 class Source(Protocol):
@@ -38,6 +38,12 @@ class Source(Protocol):
     def problem_column(self) -> str: ...
     @property
     def answer_column(self) -> str: ...
+    @property
+    def answer_after(self) -> str | None: ...
+    @property
+    def choices_column(self) -> str | None: ...
+    @property
+    def image_column(self) -> str | None: ...
     @property
     def prompt_template(self) -> str: ...
 
@@ -133,23 +139,46 @@ def iter_problems(source: Source, param: str) -> Iterator[Problem]:
     empty = True
     for index, row in enumerate(iter_rows(source, param)):
         empty = False
-        for field, column in (("problem_column", source.problem_column), ("answer_column", source.answer_column)):
-            if column not in row:
-                raise SpecError(
-                    f"{param}.{field}", f"row {index + 1} of {source.path} has no column {column!r}; {_near(column, row)}"
-                )
-            if not isinstance(row[column], str | int | float) or isinstance(row[column], bool) or not str(row[column]).strip():
-                raise SpecError(
-                    f"{param}.{field}", f"row {index + 1} of {source.path}: {column!r} is not text: {row[column]!r:.80}"
-                )
+        where = f"row {index + 1} of {source.path}"
+        choices = row_choices(row, source.choices_column, f"{param}.choices_column", where)
         yield Problem(
             id=str(row.get("id", index)),
             index=index,
-            prompt=source.prompt_template.replace("{problem}", str(row[source.problem_column])),
-            answer=str(row[source.answer_column]),
+            prompt=render_prompt(
+                source.prompt_template, _text(row, source.problem_column, f"{param}.problem_column", where), choices
+            ),
+            answer=_answer(source, row, param, where),
+            choices=choices,
+            images=row_images(row, source.image_column, Path(source.path).parent, f"{param}.image_column", where),
+            item={name: value for name, value in row.items() if is_json(value)},
         )
     if empty:
         raise SpecError(f"{param}.path", f"{source.path} has no rows")
+
+
+def render_prompt(template: str, problem: str, choices: Sequence[str] = ()) -> str:
+    """The template with the problem, and the options where it has a place for them: `(A) 30`, a line each."""
+    lines = "".join(f"\n({chr(ord('A') + number)}) {choice}" for number, choice in enumerate(choices))
+    return template.replace("{choices}", lines).replace("{problem}", problem)
+
+
+def _answer(source: Source, row: Row, param: str, where: str) -> str:
+    answer = _text(row, source.answer_column, f"{param}.answer_column", where)
+    if source.answer_after is None:
+        return answer
+    _, found, answer = answer.rpartition(source.answer_after)
+    if not found or not answer.strip():
+        raise SpecError(f"{param}.answer_after", f"the answer of {where} has nothing after {source.answer_after!r}")
+    return answer.strip()
+
+
+def _text(row: Row, column: str, param: str, where: str) -> str:
+    if column not in row:
+        raise SpecError(param, f"{where} has no column {column!r}; {_near(column, row)}")
+    value = row[column]
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or not str(value).strip():
+        raise SpecError(param, f"{where}: {column!r} is not text: {value!r:.80}")
+    return str(value)
 
 
 def _near(column: str, row: Row) -> str:

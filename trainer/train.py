@@ -1,5 +1,6 @@
 """The run, readable top to bottom: sample, score, learn, save."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -29,7 +30,7 @@ from trainer.rollout.probe import PROBE_TOKENS, WeightProbe
 from trainer.rollout.queue import Order, RolloutQueue
 from trainer.rollout.sampler import Sampler, SampleRequest, SamplingSettings, sample_seed
 from trainer.rollout.sampling_weights import SamplingWeights
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, write_atomically
 from trainer.shaping import shape
 from trainer.stopping import Stopped, StopSignal
 from trainer.strict import SpecError
@@ -196,6 +197,7 @@ def one_step(run: Run, step: int) -> None:
     due = step == spec.steps or step % spec.checkpoints.every == 0
     if due and run.validation:
         metrics |= validate(run, step)
+        progress = replace(progress, validation_reward=metrics["eval/reward"])
     report_grading(run, step, groups)
     run.folder.write_samples(step, groups)
     run.folder.write_metrics(step, metrics | {"perf/memory_peak_mb": peak_memory_mb(run.policy.device)} | clock.metrics(tokens))
@@ -388,10 +390,24 @@ def save(run: Run) -> None:
     run.folder.sync()
     path = checkpoint.save(run.folder.checkpoints, run.policy, run.learner, run.progress, run.queue.batches)
     data = {"step": step, "path": str(path.relative_to(run.folder.path)), "final": step == spec.steps}
+    data |= {"validation_reward": run.progress.validation_reward}
     run.folder.write_event(step, "checkpoint", f"checkpoint of step {step} saved", data=data)
-    removed = checkpoint.prune(run.folder.checkpoints, spec.checkpoints.keep, spare=evaluated_steps(spec))
+    best = mark_best(run, step)
+    removed = checkpoint.prune(run.folder.checkpoints, spec.checkpoints.keep, spare=[*evaluated_steps(spec), *best])
     if removed:
         run.folder.write_event(step, "checkpoints_removed", f"removed steps {removed}", data={"steps": removed})
+
+
+def mark_best(run: Run, step: int) -> list[int]:
+    """The step of the checkpoint with the highest validation reward, which checkpoints/best.json names; none without any."""
+    found = checkpoint.best(run.folder.checkpoints)
+    if found is None:
+        return []
+    best, reward = found
+    write_atomically(run.folder.checkpoints / "best.json", json.dumps({"step": best, "validation_reward": reward}))
+    if best == step:
+        run.folder.write_event(step, "best_checkpoint", f"the best yet: validation reward {reward:.4g}", data={"step": step})
+    return [best]
 
 
 def evaluated_steps(spec: JobSpec) -> range:

@@ -1,9 +1,11 @@
 """The data of a run, named before the machinery. Torch-free except for Batch, which lives in trainer/batch.py."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
+Image = str | bytes  # absolute path or URL, or the bytes of an image file
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,9 @@ class Problem:
     index: int  # row number in its source; part of the sample seed
     prompt: str  # the text that the policy continues, template applied
     answer: str
+    choices: tuple[str, ...] = ()  # texts of the options of a multiple-choice problem; the first is A
+    images: tuple[Image, ...] = ()  # in the order in which the prompt speaks of them
+    item: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the row's other columns that are JSON, for graders
 
 
 @dataclass(frozen=True, slots=True)

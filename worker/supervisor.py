@@ -12,6 +12,7 @@ from pathlib import Path
 from api.database import OUTAGES, transaction
 from api.models import Evaluation, Json, Status
 from api.record import CANCELLED, Claim, Lease, LeaseLostError, finish, heartbeat, requeue
+from api.scores import store_scores
 from api.settings import settings
 from trainer import remote_code
 from worker.drain import draining
@@ -143,6 +144,8 @@ def _write(claim: Claim, end: Ended | Unfinished) -> None:
             finish(session, claim, Status.CANCELLED, CANCELLED)
         elif isinstance(end, Ended):
             finish(session, claim, end.status, end.reason, end.result if claim.table is Evaluation else None)
+            if claim.table is Evaluation and end.status is Status.SUCCEEDED and end.result is not None:
+                store_scores(session, claim, end.result)
         else:
             requeue(session, claim, end.reason, crashed=end.crashed)
 

@@ -21,7 +21,7 @@ from api.ingest import (
 from api.models import Level, Phase
 from api.record import Claim, add_event, set_phase
 from api.storable import storable
-from worker.lines import AnyLine, Chunk, EventLine, Line, MetricsLine, SampleLine, Step, parse_lines, read_chunk
+from worker.lines import AnyLine, Chunk, EventLine, Finite, Line, MetricsLine, SampleLine, Step, parse_lines, read_chunk
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -39,6 +39,7 @@ class CheckpointData(Line):
     step: Step
     path: Annotated[str, AfterValidator(_inside)]
     final: bool
+    validation_reward: Finite | None = None
 
 
 class RunTail:
@@ -119,7 +120,7 @@ class RunTail:
         except ValidationError as error:
             self._report(session, EVENTS, (f"checkpoint of step {event.step}: {error.errors()[0]['msg']}",))
             return
-        store_checkpoint(session, self._claim, data.step, data.path, final=data.final)
+        store_checkpoint(session, self._claim, data.step, data.path, final=data.final, validation_reward=data.validation_reward)
 
     def _store_checkpoint_of_resumed(self, session: Session, step: int) -> None:
         final = step == self._claim.spec["steps"]

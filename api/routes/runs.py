@@ -13,11 +13,13 @@ from api.curves import Axis
 from api.database import see_one_moment
 from api.dependencies import SessionDep
 from api.errors import ApiError
+from api.evaluation_rows import evaluation_rows
 from api.models import Checkpoint
-from api.record_read import CompletionFilter, find_job
+from api.record_read import CompletionFilter, best_step, find_job
 from api.schemas import (
     BucketsView,
     CheckpointView,
+    EvaluationRowView,
     EvaluationView,
     EventView,
     Listing,
@@ -75,7 +77,9 @@ def list_events(
 def list_checkpoints(job_id: str, session: SessionDep) -> Listing[CheckpointView]:
     """Checkpoints in the order of their steps."""
     find_job(session, job_id)
-    return Listing(data=[CheckpointView.of(each) for each in record_read.checkpoints(session, job_id)])
+    found = record_read.checkpoints(session, job_id)
+    best = best_step(found)
+    return Listing(data=[CheckpointView.of(each, best) for each in found])
 
 
 @router.get("/checkpoints/{step}")
@@ -119,6 +123,21 @@ def list_evaluations(job_id: str, session: SessionDep) -> Listing[EvaluationView
     """Evaluations, the base model's first, then in the order of their checkpoints."""
     find_job(session, job_id)
     return Listing(data=[EvaluationView.of(each) for each in record_read.evaluations(session, job_id)])
+
+
+@router.get("/evaluations/{evaluation_id}/rows/{benchmark}")
+def list_rows(
+    job_id: str,
+    evaluation_id: str,
+    benchmark: str,
+    session: SessionDep,
+    after: Annotated[int, Query(ge=0, le=MAX_INT, description="Problems to pass over")] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Listing[EvaluationRowView]:
+    """What a model answered on a benchmark: each problem with every sample and its verdict."""
+    find_job(session, job_id)
+    rows, has_more = evaluation_rows(record_read.evaluations(session, job_id), evaluation_id, benchmark, after, limit)
+    return Listing(data=rows, has_more=has_more)
 
 
 @router.get("/samples")

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.benchmarks import evaluation_of, find_benchmark, known_benchmarks
+from evaluator.config import EvaluationSpec
 from trainer.config import JobSpec, Model
 from trainer.strict import SpecError
 
@@ -13,8 +14,21 @@ def no_local_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_benchmarks_of_the_paper_are_known() -> None:
-    assert [benchmark.name for benchmark in known_benchmarks()] == ["aime24", "aime25", "amc23", "math500", "hmmt25", "gsm8k"]
+    named = {benchmark.name: benchmark for benchmark in known_benchmarks()}
+    paper = ["aime24", "aime25", "amc23", "math500", "hmmt25"]
+    assert {*paper, "gsm8k", "gsm8k_train", "dapo_math_17k"} <= named.keys()
+    assert [named[name].sampling.samples for name in paper] == [32] * 5
+    assert all(one.licence and one.chat_template and "\\boxed" in one.prompt_template for one in named.values())
     assert find_benchmark("gsm8k").answer_after == "####"
+
+
+def test_a_spec_takes_each_benchmarks_own_sampling_unless_it_says_otherwise() -> None:
+    entries = tuple(map(find_benchmark, ("aime24", "gsm8k")))
+    own = EvaluationSpec(model=Model(path="base"), benchmarks=entries)
+    assert [own.sampling(entry).samples for entry in entries] == [32, 8]
+    asked = own.model_copy(update={"samples": 4, "temperature": 0.0})
+    assert [asked.sampling(entry).samples for entry in entries] == [4, 4]
+    assert (asked.sampling(entries[0]).temperature, asked.sampling(entries[0]).top_p) == (0.0, 0.95)
 
 
 def test_a_file_in_the_benchmark_folder_replaces_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

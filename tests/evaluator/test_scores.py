@@ -4,11 +4,19 @@ import math
 import numpy
 import pytest
 
-from evaluator.scores import Sample, interval, pass_at_k, score_benchmark, t_quantile
+from evaluator.scores import Sample, interval, majority, pass_at_k, score_benchmark, t_quantile
 
 
-def sample(score: float, *, tokens: int = 10, truncated: bool = False, answered: bool = True, failed: bool = False) -> Sample:
-    return Sample(score=score, tokens=tokens, truncated=truncated, answered=answered, failed=failed)
+def sample(
+    score: float,
+    *,
+    tokens: int = 10,
+    truncated: bool = False,
+    answered: bool = True,
+    failed: bool = False,
+    vote: str | None = None,
+) -> Sample:
+    return Sample(score=score, tokens=tokens, truncated=truncated, answered=answered, failed=failed, vote=vote)
 
 
 def test_pass_at_k_is_the_share_of_draws_with_a_right_one() -> None:
@@ -108,3 +116,67 @@ def test_a_part_of_a_score_is_no_pass() -> None:
 def test_unequal_numbers_of_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="equally many"):
         score_benchmark([[sample(1.0)], [sample(1.0), sample(1.0)]])
+
+
+def votes(*given: tuple[str | None, float]) -> list[Sample]:
+    return [sample(score, vote=vote) for vote, score in given]
+
+
+@pytest.mark.parametrize(
+    ("given", "score"),
+    [
+        ([("5", 1.0), ("5", 1.0), ("7", 0.0)], 1.0),
+        ([("5", 1.0), ("7", 0.0), ("7", 0.0)], 0.0),
+        ([("5", 1.0), ("7", 0.0)], 0.5),  # a tie is broken by a fair coin
+        ([("5", 1.0), ("7", 0.0), ("8", 0.0), (None, 0.0)], 1 / 3),
+        ([(None, 0.0), (None, 0.0), ("5", 1.0)], 1.0),  # who answers nothing does not vote
+        ([(None, 0.0), (None, 0.0)], 0.0),
+    ],
+)
+def test_the_majority_by_hand(given: list[tuple[str | None, float]], score: float) -> None:
+    assert majority(votes(*given)) == pytest.approx(score)
+
+
+def graded_benchmark(problems: int, n: int) -> list[list[Sample]]:
+    """Problems of very different difficulty; wrong answers are spread over four."""
+    draw = numpy.random.default_rng(11)
+    groups = []
+    for rate in draw.beta(0.5, 0.7, size=problems):
+        right = draw.random(n) < rate
+        wrong = draw.integers(4, size=n)
+        groups.append([sample(float(r), vote="right" if r else f"wrong {w}") for r, w in zip(right, wrong, strict=True)])
+    return groups
+
+
+def test_every_interval_agrees_with_a_brute_force_bootstrap_over_problems() -> None:
+    """Whole problems are drawn with replacement and the score is computed anew from their samples."""
+    groups, n = graded_benchmark(120, 8), 8
+    score = score_benchmark(groups)
+    draw = numpy.random.default_rng(3)
+    resampled = [score_benchmark([groups[i] for i in draw.integers(len(groups), size=len(groups))]) for _ in range(600)]
+    found = {
+        "avg": ([one.avg for one in resampled], (score.ci_low, score.ci_high)),
+        "maj": ([one.maj for one in resampled], (score.maj_low, score.maj_high)),
+        **{f"pass@{k}": ([one.pass_at[str(k)] for one in resampled], score.pass_at_interval[str(k)]) for k in (1, 2, 4, n)},
+    }
+    for name, (values, (low, high)) in found.items():
+        assert low is not None
+        assert high is not None
+        spread = float(numpy.std(values))
+        # 1.98 standard errors, t(0.975, 119); a standard deviation of 600 draws is known to 3%, so 10% is three times that
+        assert (high - low) / 2 == pytest.approx(1.98 * spread, rel=0.10), name
+        assert (low + high) / 2 == pytest.approx(numpy.mean(values), abs=spread / 4), name
+
+
+def test_an_interval_that_took_samples_for_independent_would_be_too_narrow() -> None:
+    groups = graded_benchmark(120, 8)
+    score = score_benchmark(groups)
+    assert score.ci_low is not None
+    assert score.ci_high is not None
+    naive = 1.96 * math.sqrt(score.avg * (1 - score.avg) / (120 * 8))
+    assert (score.ci_high - score.ci_low) / 2 > 1.8 * naive
+
+
+def test_problem_scores_are_in_the_order_of_the_rows() -> None:
+    score = score_benchmark([[sample(1.0), sample(0.0)], [sample(0.0), sample(0.0)], [sample(1.0), sample(1.0)]])
+    assert score.problem_scores == (0.5, 0.0, 1.0)

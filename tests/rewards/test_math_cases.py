@@ -80,6 +80,14 @@ def test_hostile_cases_are_refused_within_their_limit_and_the_pool_goes_on() -> 
     assert timed_out >= TIMES_OUT
 
 
+@needs_cases
+def test_cases_without_a_box_are_right_where_the_grader_may_take_what_is_stated() -> None:
+    notes = {note for note, reason in KNOWN_WRONG.items() if reason == "only a box is an answer"}
+    cases = [case for case in rows(CASES) if case["note"] in notes]
+    with Scorer([MathGrader(unboxed=True)]) as scorer:
+        assert [score.reward for score in scorer.score(items(cases))] == [1.0] * len(cases)
+
+
 def check_golds(golds: list[str]) -> None:
     """Each is readable, and equals itself both for the grader and for math-verify behind it."""
     assert not [gold for gold in golds if compare(gold, f"${gold}$", 5.0) != 1.0]

@@ -117,6 +117,26 @@ def test_base_and_final_checkpoint_are_evaluated(http: httpx.Client, start_worke
         assert 0 <= scores["ci_low"] <= scores["avg"] <= scores["ci_high"] <= 1
     told = [event["data"] for event in read(http, job_id, "events?limit=1000")["data"] if event["type"] == "evaluation"]
     assert {data["evaluation_id"] for data in told if data["status"] == "succeeded"} == {row["id"] for row in rows}
+    averages = [row["result"]["benchmarks"]["heldout"]["avg"] for row in rows]
+    assert read(http, job_id, "metrics")["series"]["eval/heldout/avg"] == {"step": [0, 6], "value": averages}
+    assert read(http, job_id, "checkpoints")["data"][-1]["scores"]["heldout"]["avg"] == averages[1]
+    answered = read(http, job_id, f"evaluations/{rows[1]['id']}/rows/heldout")["data"]
+    assert [len(row["completions"]) for row in answered] == [2] * 4
+
+
+@pytest.mark.slow
+def test_the_same_base_model_is_scored_once(http: httpx.Client, start_worker: StartWorker, spec: Spec, tiny: Path) -> None:
+    start_worker("evaluator", "eval")
+    spec["evaluation"] = {"benchmarks": [str(tiny / "heldout.jsonl")], "samples": 2}
+    jobs = [submit(http, {**spec, "seed": 1234, "name": name}) for name in ("first", "second")]  # no other test's seed
+
+    def results() -> list[Any]:
+        return [row["result"] for job_id in jobs for row in read(http, job_id, "evaluations")["data"]]
+
+    wait_until(lambda: all(result is not None for result in results()), PATIENCE)
+    first, second = (result["benchmarks"]["heldout"] for result in results())
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert {**second, "cached": False} == first
 
 
 @pytest.mark.slow

@@ -9,6 +9,13 @@ _NUMBER = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|[-+]?\.\d+")
 _JOINED = re.compile(r"(?:[\s$]|\\[()\[\]])*(?:,|;|and|or|,\s*and|,\s*or)(?:[\s$]|\\[()\[\]])*")
 _BARE = re.compile(r"[^\s$,;.{}\\]+(?:\.\d+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_STATED = re.compile(
+    r"####[ \t]*(\S[^\n]*)"
+    r"|\b(?:option|choice|answer)\s+is\s*:?\s*\**\(?([A-Z])\)?\**(?![\w'])"
+    r"|\b[Aa]nswer\s*(?:is|=|:)\s*:?\s*\**[ \t]*([^\s*][^\n]{0,200}?)\**\.?[ \t]*(?=\n|$)"
+)
+_FRACTION = re.compile(r"(?P<sign>-)?(?:\\[dt]?frac\{)?(?P<above>\d{1,30})(?:\}\{|/)(?P<below>\d{1,30})\}?")
+_SPACING = re.compile(r"\s+|\\[,;:!]|\\(?:left|right)(?![A-Za-z])")
 _EXACT_DECIMALS = 6  # math-verify rounds to as many, so that longer fractions are its to compare
 
 
@@ -39,6 +46,13 @@ def last_box(text: str) -> str | None:
         parts.insert(0, content)
         following = start.start()
     answer = ", ".join(parts).strip()
+    return answer if 0 < len(answer) <= LONGEST_ANSWER else None
+
+
+def stated(text: str) -> str | None:
+    """What is said to be the answer without a box: the last of `Answer: 5`, `the answer is 5`, `option C`, `#### 5`."""
+    found = list(_STATED.finditer(text))
+    answer = next(said for said in found[-1].groups() if said is not None).strip().strip("*$ ") if found else ""
     return answer if 0 < len(answer) <= LONGEST_ANSWER else None
 
 
@@ -78,6 +92,19 @@ def same_number(gold: str, answer: str) -> bool | None:
     if left != right and max(_decimals(gold), _decimals(answer)) > _EXACT_DECIMALS:
         return None
     return left == right
+
+
+def canonical(answer: str) -> str:
+    """One spelling for the ways of writing a number or a simple fraction; of other answers only spacing is made equal."""
+    answer = plain(answer)
+    fraction = _FRACTION.fullmatch(answer)
+    if fraction and int(fraction["below"]):
+        value = Fraction(int(fraction["above"]), int(fraction["below"]))
+        return str(-value if fraction["sign"] else value)
+    number = as_number(answer)
+    if number is not None:
+        return str(number)
+    return _SPACING.sub("", answer.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
 
 
 def _decimals(number: str) -> int:

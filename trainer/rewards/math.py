@@ -1,7 +1,7 @@
 """The math grader: the last box against the gold. Plain numbers and equal texts are decided here, the rest in the pool."""
 
 from trainer.config import MathGrader
-from trainer.rewards.answer import as_number, last_box, plain, same_number, without_thinking
+from trainer.rewards.answer import as_number, last_box, plain, same_number, stated, without_thinking
 from trainer.rewards.grader import Grader
 from trainer.rewards.pool import Call
 from trainer.types import Completion, Problem
@@ -14,10 +14,16 @@ def math_grader(spec: MathGrader) -> Grader:
     """1.0 where the completion's last box equals the answer; 0.0 where it does not, or where there is no box."""
 
     def grade(problem: Problem, completion: Completion) -> float | Call:
-        box = last_box(without_thinking(completion.text))
-        return 0.0 if box is None else compare(problem.answer, box, spec.timeout)
+        answer = given_answer(spec, completion.text)
+        return 0.0 if answer is None else compare(problem.answer, answer, spec.timeout)
 
     return grade
+
+
+def given_answer(spec: MathGrader, text: str) -> str | None:
+    """The last box after the thinking; with `unboxed`, where there is none, what the text states."""
+    text = without_thinking(text)
+    return last_box(text) or (stated(text) if spec.unboxed else None)
 
 
 def compare(gold: str, answer: str, timeout: float) -> float | Call:

@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 from types import TracebackType
@@ -33,6 +34,7 @@ class Call:
     function: str
     arguments: tuple[str, ...]
     timeout: float
+    sandboxed: bool = False  # code of the user's, for a pool of confined processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ class PoolError(RuntimeError):
 class Pool:
     """At most `size` processes, started when there is work; the modules `preload` are imported before any clock runs."""
 
-    def __init__(self, preload: Sequence[str] = (), size: int | None = None) -> None:
+    def __init__(self, preload: Sequence[str] = (), size: int | None = None, *, sandboxed: bool = False) -> None:
         self._preload = tuple(preload)
+        self._sandboxed = sandboxed
         self._size = size or min(LARGEST_POOL, len(os.sched_getaffinity(0)))
         self._processes: list[_Process] = []
 
@@ -93,7 +96,7 @@ class Pool:
         for process in [one for one in self._processes if one.ready and one.task is None and one.popen.poll() is not None]:
             self._end(process)  # died while idle
         while len(self._processes) < self._size and sum(one.task is None for one in self._processes) < len(waiting):
-            self._processes.append(_Process(self._preload))
+            self._processes.append(_Process(*(_confined() if self._sandboxed else _ordinary(self._preload))))
         for process in [one for one in self._processes if one.ready and one.task is None]:
             if waiting and process.send(calls[waiting[0]]):
                 process.task = waiting.popleft()
@@ -122,8 +125,8 @@ class Pool:
         if spoke and (line := process.read_line()) is None:
             return
         assert process.task is not None
-        if spoke and line:
-            outcomes[process.task] = _outcome(line)
+        if spoke and line and (outcome := _outcome(line)) is not None:
+            outcomes[process.task] = outcome
             process.task = None
         else:
             self._end(process)
@@ -136,20 +139,15 @@ class Pool:
 
 
 class _Process:
-    """One interpreter running `trainer.rewards.pool_process`; a line of JSON each way."""
+    """One interpreter running a grading program; a line of JSON each way."""
 
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        # PYTHONHASHSEED: sympy orders some terms by hash, and a verdict must not depend on the process that gave it.
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "PYTHONHASHSEED": "0",
-        }
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "trainer.rewards.pool_process", *preload],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env=dict(environment),
             bufsize=0,
             preexec_fn=end_with_parent(),
         )
@@ -189,6 +187,23 @@ class _Process:
         self.replies.close()
 
 
-def _outcome(line: bytes) -> Outcome:
-    reply = json.loads(line)
-    return Failure(reply["error"]) if "error" in reply else float(reply["value"])
+def _ordinary(preload: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a process that runs our own graders."""
+    # PYTHONHASHSEED: sympy orders some terms by hash, and a verdict must not depend on the process that gave it.
+    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+    return [sys.executable, "-P", "-m", "trainer.rewards.pool_process", *preload], environment
+
+
+def _confined() -> tuple[list[str], dict[str, str]]:
+    """Of a process that runs users' code: isolated from paths and settings, with an empty environment."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("sandbox_process.py"))], {}
+
+
+def _outcome(line: bytes) -> Outcome | None:
+    """None for what is no reply: a user's code may write anything."""
+    try:
+        reply = json.loads(line)
+        return Failure(str(reply["error"])) if "error" in reply else float(reply["value"])
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -1,9 +1,10 @@
-"""The string check grader, as in OpenAI's fine-tuning API, with the completion as input and the answer as reference."""
+"""The string check grader, as in OpenAI's fine-tuning API; input is the completion and reference the answer by default."""
 
 from collections.abc import Callable
 
 from trainer.config import StringCheckGrader
 from trainer.rewards.grader import Grader
+from trainer.rewards.template import fill
 from trainer.types import Completion, Problem
 
 _OPERATIONS: dict[str, Callable[[str, str], bool]] = {
@@ -19,6 +20,8 @@ def string_check_grader(spec: StringCheckGrader) -> Grader:
     holds = _OPERATIONS[spec.operation]
 
     def grade(problem: Problem, completion: Completion) -> float:
-        return float(holds(completion.text, problem.answer))
+        text = completion.text if spec.input is None else fill(spec.input, problem, completion)
+        reference = problem.answer if spec.reference is None else fill(spec.reference, problem, completion)
+        return float(holds(text, reference))
 
     return grade

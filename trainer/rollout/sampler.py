@@ -1,6 +1,6 @@
 """The one seam between the learner and whatever generates text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
@@ -29,11 +29,21 @@ class SamplingSettings:
     stop: tuple[str, ...] = ()
 
 
+Finished = tuple[int, int, Completion]
+"""Place of the request, place of the completion's seed in it, and the completion."""
+
+
 class Sampler(Protocol):
     """Generates completions with the weights it was last given."""
 
     def generate(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[tuple[Completion, ...]]:
         """`start` and `finish`. The completions of each request, in the order of its seeds; all are in flight together."""
+
+    def stream(self, requests: Sequence[tuple[SampleRequest, SamplingSettings]]) -> Iterator[list[Finished]]:
+        """The completions as they are finished, in any order; all are in flight together, each with its own settings.
+
+        Nothing else may be asked of the sampler until the last has come.
+        """
 
     def start(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> None:
         """Asks for completions by the present weights. Until `finish` nothing else may be asked of the sampler."""

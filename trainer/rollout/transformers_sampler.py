@@ -1,6 +1,7 @@
 """Rollouts by a transformers model of its own in this process: for machines without vLLM, and quick tests."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import numpy
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria
 
 from trainer.rollout.decoding import DECODING, Decoder
-from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
+from trainer.rollout.sampler import Finished, SampleRequest, SamplingSettings, WeightSyncError
 from trainer.types import Completion
 
 ROWS_AT_ONCE = 256  # completions in flight together; the rest wait
@@ -40,6 +41,14 @@ class TransformersSampler:
     def generate(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[tuple[Completion, ...]]:
         done = iter([one for part in in_parts(requests, ROWS_AT_ONCE) for one in self._generate_part(part, settings)])
         return [tuple(next(done) for _ in request.seeds) for request in requests]
+
+    def stream(self, requests: Sequence[tuple[SampleRequest, SamplingSettings]]) -> Iterator[list[Finished]]:
+        """A part after another, in order; settings are shared by all rows of a part."""
+        for settings, alike in groupby(enumerate(requests), key=lambda numbered: numbered[1][1]):
+            numbered = [(number, request) for number, (request, _) in alike]
+            places = ((number, i) for number, request in numbered for i in range(len(request.seeds)))
+            for part in in_parts([request for _, request in numbered], ROWS_AT_ONCE):
+                yield [(*next(places), completion) for completion in self._generate_part(part, settings)]
 
     @torch.no_grad()
     def push_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:  # noqa: ARG002  # the protocol's

@@ -6,13 +6,14 @@ every few seconds of a long rollout that the engine has gone a step further. The
 
 import signal
 import sys
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from time import monotonic
 from traceback import format_exc
 from typing import Any
 
 RawCompletion = tuple[list[int], list[float], str]  # token ids, their log-probabilities, finish reason
+POLL_SECONDS = 0.5  # of generation between two answers of `poll`
 
 
 class Engine:
@@ -26,20 +27,33 @@ class Engine:
 
         self._llm = LLM(**options)
         self._llm.init_weight_transfer_engine({"init_info": {}})
+        self._places: dict[str, tuple[int, int]] = {}  # vLLM's request id -> place of the request, and of the seed in it
 
     def generate(self, requests: list[tuple[list[int], list[int]]], sampling: dict[str, Any]) -> list[list[RawCompletion]]:
         """One completion for each (prompt, seed), all in flight together; a prompt's completions share its prefix."""
-        from vllm import SamplingParams
-
         prompts = [{"prompt_token_ids": prompt} for prompt, seeds in requests for _ in seeds]
-        parameters = [
-            SamplingParams(**sampling, seed=seed, logprobs=0, detokenize=bool(sampling.get("stop")))
-            for _, seeds in requests
-            for seed in seeds
-        ]
+        parameters = [_parameters(sampling, seed) for _, seeds in requests for seed in seeds]
         self._llm.enqueue(prompts, parameters, use_tqdm=False)
         outputs = iter(self._outputs())
         return [[_raw(next(outputs).outputs[0]) for _ in seeds] for _, seeds in requests]
+
+    def enqueue(self, requests: list[tuple[list[int], list[int], dict[str, Any]]]) -> None:
+        """Takes in (prompt, seeds, sampling) for `poll` to work on."""
+        prompts = [{"prompt_token_ids": prompt} for prompt, seeds, _ in requests for _ in seeds]
+        parameters = [_parameters(sampling, seed) for _, seeds, sampling in requests for seed in seeds]
+        places = [(number, i) for number, (_, seeds, _) in enumerate(requests) for i in range(len(seeds))]
+        ids = self._llm.enqueue(prompts, parameters, use_tqdm=False)
+        # vLLM makes the ids that it returns unique by a suffix, and leaves it out of its outputs.
+        self._places = {one.partition("-")[0]: place for one, place in zip(ids, places, strict=True)}
+
+    def poll(self) -> list[tuple[int, int, RawCompletion]]:
+        """Generates for POLL_SECONDS, or until all is finished; what was finished."""
+        finished: list[tuple[int, int, RawCompletion]] = []
+        end = monotonic() + POLL_SECONDS
+        while self._places and monotonic() < end:
+            done = [output for output in self._llm.llm_engine.step() if output.finished]
+            finished += [(*self._places.pop(output.request_id), _raw(output.outputs[0])) for output in done]
+        return finished
 
     def push_weights(self, path: str, version: str) -> None:
         """Replaces all weights, and forgets every cache made with the old ones."""
@@ -63,13 +77,19 @@ class Engine:
         """What was enqueued, once all of it is finished, in its order; what `LLM.wait_for_completion` does, with a pulse."""
         engine = self._llm.llm_engine
         finished: list[Any] = []
-        pulsed = time.monotonic()
+        pulsed = monotonic()
         while engine.has_unfinished_requests():
             finished += [output for output in engine.step() if output.finished]
-            if time.monotonic() >= pulsed + self._pulse_seconds:
+            if monotonic() >= pulsed + self._pulse_seconds:
                 self._pulse()
-                pulsed = time.monotonic()
+                pulsed = monotonic()
         return sorted(finished, key=lambda output: int(output.request_id))
+
+
+def _parameters(sampling: dict[str, Any], seed: int) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(**sampling, seed=seed, logprobs=0, detokenize=bool(sampling.get("stop")))
 
 
 def _raw(output: Any) -> RawCompletion:
@@ -82,6 +102,8 @@ def serve(pipe: Connection, engine: Engine) -> None:
     """Answers until the other end closes. An error is an answer too: the learner decides what follows."""
     verbs: dict[str, Callable[..., Any]] = {
         "generate": engine.generate,
+        "enqueue": engine.enqueue,
+        "poll": engine.poll,
         "push_weights": engine.push_weights,
         "token_logprobs": engine.token_logprobs,
     }

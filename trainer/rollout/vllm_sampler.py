@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from trainer.config import Model, Resources
 from trainer.process import end_with_parent
 from trainer.remote_code import is_trusted
-from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
+from trainer.rollout.sampler import Finished, SampleRequest, SamplingSettings, WeightSyncError
 from trainer.rollout.vllm_child import RawCompletion
 from trainer.rollout.vllm_plugin import ENGINE_VARIABLE
 from trainer.types import Completion
@@ -78,14 +78,7 @@ class VllmSampler:
 
     def start(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> None:
         """Returns at once; the engine process generates while this one does something else."""
-        sampling: dict[str, Any] = {
-            "max_tokens": settings.max_new_tokens,
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-        }
-        if settings.stop:
-            sampling["stop"] = list(settings.stop)
-        self._send("generate", [(list(r.prompt_token_ids), list(r.seeds)) for r in requests], sampling)
+        self._send("generate", [(list(r.prompt_token_ids), list(r.seeds)) for r in requests], sampling_arguments(settings))
         self._generating = True
 
     def finish(self) -> list[tuple[Completion, ...]]:
@@ -93,6 +86,21 @@ class VllmSampler:
         self._generating = False
         raw: list[list[RawCompletion]] = self._answer("generate")
         return [tuple(self._completion(*one) for one in group) for group in raw]
+
+    def stream(self, requests: Sequence[tuple[SampleRequest, SamplingSettings]]) -> Iterator[list[Finished]]:
+        """The engine generates on while the caller looks at what is finished."""
+        asked = [(list(r.prompt_token_ids), list(r.seeds), sampling_arguments(settings)) for r, settings in requests]
+        self._ask("enqueue", asked)
+        left = sum(len(request.seeds) for request, _ in requests)
+        if left:
+            self._send("poll")
+        while left:
+            finished: list[tuple[int, int, RawCompletion]] = self._answer("poll")
+            left -= len(finished)
+            if left:
+                self._send("poll")
+            if finished:
+                yield [(number, i, self._completion(*raw)) for number, i, raw in finished]
 
     def push_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         path = Path(self._folder.name) / "weights.safetensors"
@@ -154,6 +162,16 @@ class VllmSampler:
                 f"the engine process died in {verb!r} (exit code {code}); its output is above in the log"
             ) from error
         return message
+
+
+def sampling_arguments(settings: SamplingSettings) -> dict[str, Any]:
+    """Arguments of vLLM's `SamplingParams`."""
+    arguments: dict[str, Any] = {
+        "max_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+    }
+    return arguments | {"stop": list(settings.stop)} if settings.stop else arguments
 
 
 def engine_environment(device: torch.device) -> dict[str, str]:
