@@ -34,7 +34,9 @@ class Strict(BaseModel):
                 continue
             near = get_close_matches(str(key)[:_SHOWN], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise PydanticCustomError("unknown_key", "unknown key {key}; {hint}", {"key": repr(str(key)[:_SHOWN]), "hint": hint})
+            raise PydanticCustomError(
+                "unknown_key", "unknown key {key}; {hint}", {"key": repr(str(key)[:_SHOWN]), "hint": hint}
+            )
         return data
 
     @classmethod
