@@ -1,7 +1,7 @@
 """Named benchmarks, and how a name or a path in a spec becomes an entry. Torch-free: the API reads it.
 
 Rows are fetched from the Hugging Face hub at scoring time, or read from `MHPO_BENCHMARK_DIR/<name>.jsonl` where that file
-exists (columns `problem` and `answer`). No problem text is kept in this repository.
+exists (columns `problem` and `answer`; `image` and `choices` where there are some). No problem text is kept in this repository.
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evaluator.config import Benchmark, EvaluationSpec, Sampling
 from trainer.config import Dataset, JobSpec, Model
+from trainer.grader_config import ChoiceGrader
 from trainer.strict import SpecError
 
 BENCHMARK_DIR = "MHPO_BENCHMARK_DIR"
@@ -18,8 +19,11 @@ BENCHMARK_DIR = "MHPO_BENCHMARK_DIR"
 # The instruction that the Qwen2.5-Math, DeepSeek-R1 and MathArena evaluations share.
 BOXED_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 
+CHOICE_PROMPT = BOXED_PROMPT.replace("{problem}", "{problem}{choices}")
+
 # Avg@32 is the MHPO paper's (arXiv 2603.16929); temperature, top_p and 32,768 tokens are DeepSeek-R1's (arXiv 2501.12948).
 AVG_32 = Sampling(samples=32, temperature=0.6, top_p=0.95, max_new_tokens=32_768)
+ONE_SAMPLE = Sampling(samples=1, temperature=0.0, top_p=1.0, max_new_tokens=4096)
 TRAINING_SET = Sampling(samples=1, temperature=0.6, top_p=0.95, max_new_tokens=32_768)
 
 # Revisions are the commits that public evaluation code pins; HMMT and DAPO-Math have no single one and are left at the branch
@@ -109,6 +113,55 @@ _NAMED = (
         sampling=TRAINING_SET,
         licence="Apache-2.0",
     ),
+    Benchmark(
+        name="mathvision",
+        path="MathLLMs/MathVision",
+        split="testmini",
+        problem_column="question",
+        choices_column="options",
+        image_column="decoded_image",
+        prompt_template=CHOICE_PROMPT,
+        chat_template=True,
+        grader=ChoiceGrader(),
+        sampling=ONE_SAMPLE,
+        licence="MIT",
+    ),
+    Benchmark(
+        name="mathverse",
+        path="AI4Math/MathVerse",
+        subset="testmini",
+        split="testmini",
+        problem_column="question",
+        image_column="image",
+        prompt_template=CHOICE_PROMPT,
+        chat_template=True,
+        grader=ChoiceGrader(),
+        sampling=ONE_SAMPLE,
+        licence="MIT",
+    ),
+    Benchmark(
+        name="mathvista",
+        path="AI4Math/MathVista",
+        split="testmini",
+        problem_column="question",
+        choices_column="choices",
+        image_column="decoded_image",
+        prompt_template=CHOICE_PROMPT,
+        chat_template=True,
+        grader=ChoiceGrader(),
+        sampling=ONE_SAMPLE,
+        licence="CC-BY-SA-4.0; not to be trained on",
+    ),
+    Benchmark(
+        name="geometry3k",
+        path="hiyouga/geometry3k",
+        image_column="images",
+        prompt_template=CHOICE_PROMPT,
+        chat_template=True,
+        grader=ChoiceGrader(),
+        sampling=ONE_SAMPLE,
+        licence="MIT",
+    ),
 )
 
 
@@ -173,6 +226,8 @@ def _local(benchmark: Benchmark) -> Benchmark:
     if not folder or not (file := Path(folder) / f"{benchmark.name}.jsonl").is_file():
         return benchmark
     plain = {"path": str(file), "revision": None, "subset": None, "answer_after": None, "content_hash": None}
+    if benchmark.image_column is not None:
+        plain |= {"image_column": "image", "choices_column": "choices"}
     return benchmark.model_copy(update=plain | {"problem_column": "problem", "answer_column": "answer"})
 
 

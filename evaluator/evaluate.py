@@ -20,6 +20,7 @@ from evaluator.grading import Graders, as_sample
 from evaluator.journal import JOURNAL, Graded, Journal
 from evaluator.problems import Rows, benchmark_rows
 from evaluator.scores import score_benchmark
+from trainer.images import image_bytes
 from trainer.policy import load_tokenizer
 from trainer.prompts import encode_prompts
 from trainer.remote_code import is_trusted
@@ -30,6 +31,7 @@ from trainer.strict import SpecError
 from trainer.types import Problem
 
 CONCURRENCY = 256  # completions that the engine works on at a time; the others wait in its queue
+IMAGE_TOKENS = 4096  # that one image may become, beside its own token; a larger one is scaled down by the model's processor
 Say = Callable[[str], None]
 Result = dict[str, Any]  # a benchmark in result.json: BenchmarkScore, and what it is the score of
 
@@ -41,6 +43,7 @@ class Part:
     benchmark: Benchmark
     rows: Rows
     prompts: Sequence[tuple[int, ...]]
+    images: Sequence[tuple[bytes, ...]]  # of each problem's prompt
     sampling: Sampling
 
     @property
@@ -98,22 +101,28 @@ def read(spec: EvaluationSpec, graders: Graders) -> list[Part]:
         prompts = encode_prompts(
             tokenizer, rows.problems, chat_template=benchmark.chat_template, system_prompt=benchmark.system_prompt, param=place
         )
-        parts.append(Part(benchmark, rows, prompts, spec.sampling(benchmark)))
+        images = [image_bytes(problem, f"{place}.image_column") for problem in rows.problems]
+        parts.append(Part(benchmark, rows, prompts, images, spec.sampling(benchmark)))
     check_context(spec, parts)
     return parts
 
 
 def check_context(spec: EvaluationSpec, parts: Sequence[Part]) -> None:
     """Raises SpecError where prompt and completion together pass the model's context."""
-    config = AutoConfig.from_pretrained(
-        spec.model.path, revision=spec.model.revision, trust_remote_code=is_trusted()
-    ).get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)  # not every architecture has one
+    limit = context(spec)
     for number, part in enumerate(parts):
         longest, new = longest_prompt(part), part.sampling.max_new_tokens
         if limit is not None and longest + new > limit:
             place = "max_new_tokens" if spec.max_new_tokens is not None else f"benchmarks.{number}.sampling.max_new_tokens"
             raise SpecError(place, f"{new} and the longest prompt's {longest} tokens pass the model's context of {limit}")
+
+
+def context(spec: EvaluationSpec) -> int | None:
+    """The model's, in tokens; not every architecture has one."""
+    model = spec.model
+    config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=is_trusted()).get_text_config()
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    return limit
 
 
 def longest_prompt(part: Part) -> int:
@@ -153,14 +162,18 @@ def sample(spec: EvaluationSpec, parts: Sequence[Part], graders: Graders, journa
 
 def open_engine(spec: EvaluationSpec, parts: Sequence[Part], concurrency: int) -> Sampler:
     """The engine that serves every benchmark of the evaluation."""
+    images = max(len(own) for part in parts for own in part.images)
+    longest = max(longest_prompt(part) + part.sampling.max_new_tokens for part in parts) + images * IMAGE_TOKENS
+    limit = context(spec)
     return open_sampler(
         spec.engine,
         spec.model,
         load_tokenizer(spec.model),
-        max_model_len=max(longest_prompt(part) + part.sampling.max_new_tokens for part in parts),
+        max_model_len=longest if limit is None else min(longest, limit),
         concurrency=concurrency,
         device=choose_device(spec.resources),
         resources=spec.resources,
+        images=images,
     )
 
 
@@ -180,7 +193,7 @@ def requests(spec: EvaluationSpec, wanted: Sequence[Wanted]) -> Iterator[tuple[S
         seed, row = benchmark_seed(spec.seed, one.part.name), one.part.rows.problems[one.problem].index
         seeds = tuple(sample_seed(seed, 0, row, i) for i in one.samples)
         settings = SamplingSettings(sampling.max_new_tokens, sampling.temperature, sampling.top_p, spec.stop)
-        yield SampleRequest(one.part.prompts[one.problem], seeds), settings
+        yield SampleRequest(one.part.prompts[one.problem], seeds, one.part.images[one.problem]), settings
 
 
 def benchmark_seed(seed: int, name: str) -> int:

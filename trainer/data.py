@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from trainer.config import JobSpec, Model
 from trainer.row_columns import Row, is_json, row_choices, row_images
@@ -231,7 +231,18 @@ def _hub_rows(source: Source, param: str) -> Iterator[Row]:
     from datasets import exceptions, load_dataset
 
     try:
-        yield from load_dataset(source.path, source.subset, revision=source.revision, split=source.split)
+        rows = load_dataset(source.path, source.subset, revision=source.revision, split=source.split)
+        yield from _as_files(rows, source.image_column)
     except (OSError, ValueError, exceptions.DatasetsError) as error:
         where = f"{source.path!r} (subset {source.subset or 'default'!r}, split {source.split!r})"
         raise SpecError(f"{param}.path", f"cannot load {where} from the hub: {error}") from error
+
+
+def _as_files(rows: Any, column: str | None) -> Any:
+    """The rows of a hub dataset with images as {"bytes", "path"} instead of decoded."""
+    from datasets import Image, List
+
+    kind = rows.features.get(column) if column is not None else None
+    if isinstance(kind, Image):
+        return rows.cast_column(column, Image(decode=False))
+    return rows.cast_column(column, List(Image(decode=False))) if isinstance(kind, List) else rows

@@ -47,6 +47,8 @@ def _image(value: object, folder: Path, param: str, where: str) -> Image:
         if _URL.match(value):
             return value
         file = (folder / value).resolve()
+        if not file.is_relative_to(folder.resolve()):  # rows may come from others: they name no file of the machine
+            raise SpecError(param, f"{where} names an image outside of the rows' folder: {value:.200}")
         if not file.is_file():
             raise SpecError(param, f"{where} names an image that is not there: {file}")
         return str(file)

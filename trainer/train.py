@@ -80,7 +80,10 @@ def train(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> int:
     if spec.resources.threads is not None:
         torch.set_num_threads(spec.resources.threads)
     torch.manual_seed(spec.seed)
-    problems, validation = split_problems(load_problems(spec.dataset), spec.dataset.validation_size, spec.seed)
+    rows = load_problems(spec.dataset)
+    if any(problem.images for problem in rows):
+        raise SpecError("dataset.image_column", "rows with images can be scored and not yet trained on; leave the column out")
+    problems, validation = split_problems(rows, spec.dataset.validation_size, spec.seed)
     device = choose_device(spec.resources)
     saved = checkpoint.latest(folder.checkpoints)
     model = spec.model if saved is None else spec.model.model_copy(update={"path": str(saved), "revision": None})

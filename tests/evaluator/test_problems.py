@@ -102,6 +102,8 @@ def test_options_and_images_come_with_their_problem(tmp_path: Path) -> None:
     [
         ({"image": "absent.png"}, "image_column", "names an image that is not there"),
         ({"image": 3}, "image_column", "is no image"),
+        ({"image": "../../etc/passwd"}, "image_column", "outside of the rows' folder"),
+        ({"image": ["/etc/passwd"]}, "image_column", "outside of the rows' folder"),
         ({"choices": "A, B"}, "choices_column", "is no list of options"),
         ({"choices": ["x"] * 27}, "choices_column", "has 27 options"),
     ],

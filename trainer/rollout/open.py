@@ -10,6 +10,7 @@ from trainer.policy import load_model
 from trainer.rollout.sampler import Sampler
 from trainer.rollout.transformers_sampler import TransformersSampler
 from trainer.rollout.vllm_sampler import VllmSampler
+from trainer.strict import SpecError
 
 
 def open_sampler(
@@ -21,16 +22,26 @@ def open_sampler(
     concurrency: int,
     device: torch.device,
     resources: Resources,
+    images: int = 0,
 ) -> Sampler:
     """A running sampler with the model's own weights.
 
-    `max_model_len`: tokens of the longest prompt and completion together; `concurrency`: completions in flight at most.
-    Raises EngineError where vLLM is not installed or does not start.
+    `max_model_len`: tokens of the longest prompt and completion together; `concurrency`: completions in flight at most;
+    `images`: in one prompt, at most. Raises EngineError where vLLM is not installed or does not start, and SpecError for
+    images that are to be seen by `transformers`.
     """
     if engine == "transformers":
+        if images:
+            raise SpecError("engine", "rows with images need engine = 'vllm'; 'transformers' samples from text alone")
         return TransformersSampler(load_model(model, device), tokenizer)
     return VllmSampler(
-        model, tokenizer, max_model_len=max_model_len, concurrency=concurrency, device=device, resources=resources
+        model,
+        tokenizer,
+        max_model_len=max_model_len,
+        concurrency=concurrency,
+        device=device,
+        resources=resources,
+        images=images,
     )
 
 

@@ -17,6 +17,7 @@ class SampleRequest:
 
     prompt_token_ids: tuple[int, ...]
     seeds: tuple[int, ...]
+    images: tuple[bytes, ...] = ()  # files, one for each image token of the prompt, in its order
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ every few seconds of a long rollout that the engine has gone a step further. The
 import signal
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from multiprocessing.connection import Connection
 from time import monotonic
 from traceback import format_exc
@@ -37,11 +38,11 @@ class Engine:
         outputs = iter(self._outputs())
         return [[_raw(next(outputs).outputs[0]) for _ in seeds] for _, seeds in requests]
 
-    def enqueue(self, requests: list[tuple[list[int], list[int], dict[str, Any]]]) -> None:
-        """Takes in (prompt, seeds, sampling) for `poll` to work on."""
-        prompts = [{"prompt_token_ids": prompt} for prompt, seeds, _ in requests for _ in seeds]
-        parameters = [_parameters(sampling, seed) for _, seeds, sampling in requests for seed in seeds]
-        places = [(number, i) for number, (_, seeds, _) in enumerate(requests) for i in range(len(seeds))]
+    def enqueue(self, requests: list[tuple[list[int], list[int], list[bytes], dict[str, Any]]]) -> None:
+        """Takes in (prompt, seeds, images, sampling) for `poll` to work on."""
+        prompts = [one for prompt, seeds, images, _ in requests for one in [_prompt(prompt, images)] * len(seeds)]
+        parameters = [_parameters(sampling, seed) for _, seeds, _, sampling in requests for seed in seeds]
+        places = [(number, i) for number, (_, seeds, _, _) in enumerate(requests) for i in range(len(seeds))]
         ids = self._llm.enqueue(prompts, parameters, use_tqdm=False)
         # vLLM makes the ids that it returns unique by a suffix, and leaves it out of its outputs.
         self._places = {one.partition("-")[0]: place for one, place in zip(ids, places, strict=True)}
@@ -84,6 +85,15 @@ class Engine:
                 self._pulse()
                 pulsed = monotonic()
         return sorted(finished, key=lambda output: int(output.request_id))
+
+
+def _prompt(token_ids: list[int], images: list[bytes]) -> dict[str, Any]:
+    if not images:
+        return {"prompt_token_ids": token_ids}
+    from PIL import Image
+
+    opened = [Image.open(BytesIO(image)).convert("RGB") for image in images]
+    return {"prompt_token_ids": token_ids, "multi_modal_data": {"image": opened}}
 
 
 def _parameters(sampling: dict[str, Any], seed: int) -> Any:

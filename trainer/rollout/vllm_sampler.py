@@ -21,6 +21,7 @@ from trainer.config import Model, Resources
 from trainer.process import end_with_parent
 from trainer.remote_code import is_trusted
 from trainer.rollout.sampler import Finished, SampleRequest, SamplingSettings, WeightSyncError
+from trainer.rollout.vision import can_see, vision_path
 from trainer.rollout.vllm_child import RawCompletion
 from trainer.rollout.vllm_plugin import ENGINE_VARIABLE
 from trainer.types import Completion
@@ -47,9 +48,13 @@ class VllmSampler:
         concurrency: int,
         device: torch.device,
         resources: Resources,
+        images: int = 0,
     ) -> None:
+        """`images`: in one prompt, at most."""
         if find_spec("vllm") is None:
             raise EngineError("rollout.engine is 'vllm', and vLLM is not installed; install it or ask for 'transformers'")
+        if images and not can_see():
+            raise EngineError("rows with images need torchvision, and it is not installed: docs/evaluation.md says how")
         self._tokenizer = tokenizer
         self._timeout = resources.engine_timeout
         self._folder = tempfile.TemporaryDirectory(
@@ -59,7 +64,7 @@ class VllmSampler:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "trainer.rollout.vllm_child", str(theirs.fileno())],
-                env=engine_environment(device),
+                env=engine_environment(device, images),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 preexec_fn=end_with_parent(),
@@ -67,7 +72,12 @@ class VllmSampler:
         self._generating = False  # between start and finish the engine's next answer is theirs
         self._pipe = Connection(ours.detach())
         options = engine_options(
-            model, max_model_len=max_model_len, concurrency=concurrency, device=device, resources=resources
+            model,
+            max_model_len=max_model_len,
+            concurrency=concurrency,
+            device=device,
+            resources=resources,
+            images=images,
         )
         self._pipe.send((options, PULSE_SECONDS))
         self._answer("start")
@@ -89,7 +99,10 @@ class VllmSampler:
 
     def stream(self, requests: Sequence[tuple[SampleRequest, SamplingSettings]]) -> Iterator[list[Finished]]:
         """The engine generates on while the caller looks at what is finished."""
-        asked = [(list(r.prompt_token_ids), list(r.seeds), sampling_arguments(settings)) for r, settings in requests]
+        asked = [
+            (list(request.prompt_token_ids), list(request.seeds), list(request.images), sampling_arguments(settings))
+            for request, settings in requests
+        ]
         self._ask("enqueue", asked)
         left = sum(len(request.seeds) for request, _ in requests)
         if left:
@@ -174,7 +187,7 @@ def sampling_arguments(settings: SamplingSettings) -> dict[str, Any]:
     return arguments | {"stop": list(settings.stop)} if settings.stop else arguments
 
 
-def engine_environment(device: torch.device) -> dict[str, str]:
+def engine_environment(device: torch.device, images: int = 0) -> dict[str, str]:
     """Variables of the engine process: an in-process engine, and on a CPU no compilation and no spinning threads."""
     variables = {
         ENGINE_VARIABLE: "1",
@@ -184,11 +197,13 @@ def engine_environment(device: torch.device) -> dict[str, str]:
     }
     if device.type == "cpu":
         variables |= {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "TORCHDYNAMO_DISABLE": "1"}
+    if images:
+        variables |= {"PYTHONPATH": vision_path()}
     return os.environ | variables
 
 
 def engine_options(
-    model: Model, *, max_model_len: int, concurrency: int, device: torch.device, resources: Resources
+    model: Model, *, max_model_len: int, concurrency: int, device: torch.device, resources: Resources, images: int = 0
 ) -> dict[str, Any]:
     """Arguments of vLLM's `LLM`. Log-probabilities are those of the distribution really sampled from."""
     options: dict[str, Any] = {
@@ -203,6 +218,8 @@ def engine_options(
         "logprobs_mode": "processed_logprobs",
         "weight_transfer_config": {"backend": "shm"},
     }
+    if images:
+        options |= {"limit_mm_per_prompt": {"image": images, "video": 0}}
     if device.type == "cpu":
         return options | {"enforce_eager": True, "kv_cache_memory_bytes": resources.kv_cache_mb * 2**20}
     return options | {"gpu_memory_utilization": resources.engine_memory_fraction}
