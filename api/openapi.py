@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.guard import PUBLIC
 from trainer.config import JobSpec
 
 JOB_EXAMPLE: dict[str, Any] = {
@@ -51,6 +52,9 @@ def describe(app: FastAPI) -> None:
             made["components"]["schemas"].update({**parts, "JobSpec": spec})
             made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": KEY}}
             made["security"] = [{"key": []}]
+            for path in PUBLIC:
+                for operation in made["paths"].get(path, {}).values():
+                    operation["security"] = []
             app.openapi_schema = made
         return app.openapi_schema
 
