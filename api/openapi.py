@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.guard import PUBLIC
 from api.models import Purpose
 from trainer.config import JobSpec
 
@@ -73,6 +74,9 @@ def describe(app: FastAPI) -> None:
             made["components"]["schemas"].update({**parts, "JobSpec": spec})
             made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": KEY}}
             made["security"] = [{"key": []}]
+            for path in PUBLIC:
+                for operation in made["paths"].get(path, {}).values():
+                    operation["security"] = []
             app.openapi_schema = made
         return app.openapi_schema
 
