@@ -9,6 +9,7 @@ from rich.table import Table
 from cli.client import Client, Json
 from cli.errors import CliError
 from cli.say import say, wide_console
+from evaluator.report import shown_p
 
 
 def compare(jobs: list[str], url: str, *, as_json: bool, as_markdown: bool, png: Path | None) -> None:
@@ -50,5 +51,5 @@ def _cell(cell: Json | None) -> str:
     against = cell["versus_first"]
     text = f"{100 * cell['avg']:.1f}{bounds}"
     if against is not None:
-        text += f" {100 * against['difference']:+.1f} (p {against['p_value']:.3f}){'*' if against['significant'] else ''}"
+        text += f" {100 * against['difference']:+.1f} ({shown_p(against['p_value'])}){'*' if against['significant'] else ''}"
     return f"{text} other rows" if cell["not_comparable"] else text

@@ -20,6 +20,7 @@ from evaluator.grading import Graders, as_sample
 from evaluator.journal import JOURNAL, Graded, Journal
 from evaluator.problems import Rows, benchmark_rows
 from evaluator.scores import score_benchmark
+from trainer.config import Dataset
 from trainer.images import image_bytes
 from trainer.policy import load_tokenizer
 from trainer.prompts import encode_prompts
@@ -84,7 +85,9 @@ def evaluate(spec: EvaluationSpec, folder: Path, say: Say) -> dict[str, Result]:
     for part in fresh:
         if cache is not None:
             cache.store(cache.key(spec, part.benchmark, part.rows.content_hash), scores[part.name], rows_file(folder, part))
-    results = {part.name: result(spec, part, scores[part.name], cached=part.name in kept) for part in parts}
+    results = {part.name: result(part, scores[part.name], cached=part.name in kept) for part in parts}
+    if spec.training is not None:
+        add_contamination(spec.training, parts, results, say)
     for name, one in results.items():
         say(summary(name, one))
     return results
@@ -236,19 +239,28 @@ def from_cache(cache: ScoreCache | None, spec: EvaluationSpec, part: Part, folde
     return kept
 
 
-def result(spec: EvaluationSpec, part: Part, score: Result, *, cached: bool) -> Result:
-    """A score with what it is of: which rows, drawn how, and how many of them the training set holds."""
-    told = {
+def result(part: Part, score: Result, *, cached: bool) -> Result:
+    """A score with what it is of: which rows, drawn how."""
+    return score | {
         "content_hash": part.rows.content_hash,
         "sampling": part.sampling.model_dump(mode="json"),
         "cached": cached,
         "contamination": None,
     }
-    if spec.training is not None:
-        found = overlaps(part.rows.texts, training_texts(spec.training))
+
+
+def add_contamination(training: Dataset, parts: Sequence[Part], results: dict[str, Result], say: Say) -> None:
+    """Says in each result how many of its problems the training set holds; one that is gone by now costs that alone."""
+    try:
+        found = iter(overlaps([text for part in parts for text in part.rows.texts], training_texts(training)))
+    except SpecError as error:
+        say(f"the training set cannot be compared with: {error}")
+        return
+    for part in parts:
+        own = [next(found) for _ in part.rows.texts]
         ids = [problem.id for problem in part.rows.problems]
-        told["contamination"] = asdict(contamination(ids, found, score["problem_scores"], spec.training.path))
-    return score | told
+        told = contamination(ids, own, results[part.name]["problem_scores"], training.path)
+        results[part.name]["contamination"] = asdict(told)
 
 
 def rows_file(folder: Path, part: Part) -> Path:

@@ -182,9 +182,14 @@ def _shown(cell: dict[str, Any] | None) -> str:
     against = cell["versus_first"]
     if against is not None:
         text += (
-            f", first {100 * against['difference']:+.1f} (p {against['p_value']:.3f}){'*' if against['significant'] else ''}"
+            f", first {100 * against['difference']:+.1f} ({shown_p(against['p_value'])}){'*' if against['significant'] else ''}"
         )
     return text
+
+
+def shown_p(p_value: float) -> str:
+    """`p 0.021`, `p < 0.001`"""
+    return "p < 0.001" if p_value < 0.001 else f"p {p_value:.3f}"
 
 
 def _escaped(text: str) -> str:

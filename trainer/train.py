@@ -402,12 +402,12 @@ def save(run: Run) -> None:
 
 
 def mark_best(run: Run, step: int) -> list[int]:
-    """The step of the checkpoint with the highest validation reward, which checkpoints/best.json names; none without any."""
+    """The step of the checkpoint with the highest validation reward, which best_checkpoint.json names; none without any."""
     found = checkpoint.best(run.folder.checkpoints)
     if found is None:
         return []
     best, reward = found
-    write_atomically(run.folder.checkpoints / "best.json", json.dumps({"step": best, "validation_reward": reward}))
+    write_atomically(run.folder.path / "best_checkpoint.json", json.dumps({"step": best, "validation_reward": reward}))
     if best == step:
         run.folder.write_event(step, "best_checkpoint", f"the best yet: validation reward {reward:.4g}", data={"step": step})
     return [best]

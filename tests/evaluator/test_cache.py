@@ -71,3 +71,11 @@ def test_what_the_training_set_holds_is_said_with_the_score(document: Document, 
     scores = result["problem_scores"]
     assert isinstance(scores, list)
     assert told["clean_avg"] == pytest.approx(sum(scores[3:]) / 5)
+
+
+def test_a_training_set_that_is_gone_costs_its_comparison_and_no_score(
+    document: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluated(tmp_path / "first", document | {"training": {"path": str(tmp_path / "gone.jsonl")}})
+    assert result["digits"]["contamination"] is None
+    assert "the training set cannot be compared with: training.path: no file" in capsys.readouterr().out

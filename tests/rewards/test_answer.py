@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from trainer.rewards.answer import LONGEST_ANSWER, as_number, last_box, plain, same_number, without_thinking
+from trainer.rewards.answer import LONGEST_ANSWER, as_number, canonical, last_box, plain, same_number, stated, without_thinking
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,60 @@ def test_numbers_are_compared_exactly_but_for_long_fractions() -> None:
     assert same_number("1/2", "0.5") is None
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "same"),
+    [
+        (r"\frac{3}{4}", "3/4", True),
+        (r"\frac{6}{8}", r"\dfrac{3}{4}", True),
+        (r"\frac{3}{4}", r"-\frac{3}{4}", False),
+        ("2", "6/3", True),
+        ("1/3", "0.333333", None),  # a decimal is compared by math-verify, which rounds
+        (r"\frac{1}{0}", r"\frac{1}{0}", None),
+        (r"\frac34", r"\frac{3}{4}", None),
+        (r"\frac{3}{4", "3/4", None),
+        ("3}{4", "3/4", None),
+        ("3/4/5", "3/4", None),
+    ],
+)
+def test_simple_fractions_are_compared_exactly(gold: str, answer: str, same: bool | None) -> None:
+    assert same_number(gold, answer) is same
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("0.50", r"\frac{1}{2}", True),
+        (r"\dfrac{2}{4}", "1/2", True),
+        ("1,000", "1000.0", True),
+        (r"\left( 1, 2 \right)", "(1,2)", True),
+        (r"x + 1", "x+1", True),
+        ("x+1", "1+x", False),
+        ("5", "-5", False),
+    ],
+)
+def test_answers_have_one_spelling(left: str, right: str, same: bool) -> None:
+    assert (canonical(left) == canonical(right)) is same
+
+
 def test_what_never_changes_a_value_is_taken_away() -> None:
     assert plain(r" $10,\!080$ ") == "10,080"
     assert plain("−5") == "-5"
     assert plain(r"\$36") == r"\$36"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("**Answer: 5**", "5"),
+        ("#### 1,080\n", "1,080"),
+        ("So the answer is 3/4.", "3/4"),
+        ("The correct option is C.", "C"),
+        ("The correct choice is **(B)**, since A is too small.", "B"),
+        ("Answer: 5\nNo: Answer: 7", "7"),
+        ("It is 5.", None),
+        ("The answer is\n", None),
+        ("", None),
+    ],
+)
+def test_an_answer_that_is_stated_without_a_box(text: str, answer: str | None) -> None:
+    assert stated(text) == answer

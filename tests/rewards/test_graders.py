@@ -1,5 +1,6 @@
 """Similarity, format, JSON schema, formulas, templates and OpenAI's wire forms."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,9 +9,20 @@ from tests.rewards.test_score import completion, problem
 from trainer.config import JobSpec, MultiGrader
 from trainer.formula import parse_formula
 from trainer.rewards.score import GraderSpec, Scorer
+from trainer.rewards.similarity import similarity
 from trainer.rewards.wire import from_openai
 from trainer.strict import SpecError
 from trainer.types import Completion, Problem, Score
+
+_OPEN: dict[str, Scorer] = {}  # one for each spec: its processes start once
+
+
+@pytest.fixture(scope="module", autouse=True)
+def close_scorers() -> Iterator[None]:
+    yield
+    for scorer in _OPEN.values():
+        scorer.close()
+    _OPEN.clear()
 
 
 def spec(**document: Any) -> Any:
@@ -19,8 +31,8 @@ def spec(**document: Any) -> Any:
 
 def score(grader: GraderSpec, text: str, answer: str = "5", **item: Any) -> Score:
     asked = Problem("p", 0, "?", answer, item=item)
-    with Scorer([grader]) as scorer:
-        return scorer.score([(asked, Completion((1,), text, (0.0,), "stop"))])[0]
+    scorer = _OPEN.setdefault(grader.model_dump_json(), Scorer([grader]))
+    return scorer.score([(asked, Completion((1,), text, (0.0,), "stop"))])[0]
 
 
 REFERENCE = "{{item.answer}}"
@@ -44,8 +56,14 @@ INPUT = "{{sample.output_text}}"
     ],
 )
 def test_text_similarity(metric: str, text: str, answer: str, expected: float) -> None:
-    grader = spec(type="text_similarity", name="near", input=INPUT, reference=REFERENCE, evaluation_metric=metric)
-    assert score(grader, text, answer).reward == pytest.approx(expected)
+    assert similarity(metric, text, answer) == pytest.approx(expected)
+
+
+def test_the_text_similarity_grader_compares_what_its_templates_say() -> None:
+    near = {"type": "text_similarity", "name": "near", "input": INPUT, "evaluation_metric": "rouge_1"}
+    assert score(from_openai({**near, "reference": "{{item.title}}"}), "the cat", title="the cat sat").reward == pytest.approx(
+        0.8
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_run_names_its_best_and_keeps_it(tmp_path: Path, tiny_model: Path, sum
     rewards = {step: metrics["eval/reward"] for step, metrics in curve(folder).items()}
     top = max(rewards.values())
     first = min(step for step, reward in rewards.items() if reward == top)
-    assert json.loads((folder / "checkpoints" / "best.json").read_text()) == {"step": first, "validation_reward": top}
+    assert json.loads((folder / "best_checkpoint.json").read_text()) == {"step": first, "validation_reward": top}
     assert {step_of(one) for one in complete(folder / "checkpoints")} == {first, 6}
     told = {event["data"]["step"]: event["data"]["validation_reward"] for event in events(folder, "checkpoint")}
     assert told == rewards

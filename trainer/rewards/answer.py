@@ -14,7 +14,7 @@ _STATED = re.compile(
     r"|\b(?:option|choice|answer)\s+is\s*:?\s*\**\(?([A-Z])\)?\**(?![\w'])"
     r"|\b[Aa]nswer\s*(?:is|=|:)\s*:?\s*\**[ \t]*([^\s*][^\n]{0,200}?)\**\.?[ \t]*(?=\n|$)"
 )
-_FRACTION = re.compile(r"(?P<sign>-)?(?:\\[dt]?frac\{)?(?P<above>\d{1,30})(?:\}\{|/)(?P<below>\d{1,30})\}?")
+_FRACTION = re.compile(r"(-)?(?:\\[dt]?frac\{(\d{1,30})\}\{(\d{1,30})\}|(\d{1,30})/(\d{1,30}))")
 _SPACING = re.compile(r"\s+|\\[,;:!]|\\(?:left|right)(?![A-Za-z])")
 _EXACT_DECIMALS = 6  # math-verify rounds to as many, so that longer fractions are its to compare
 
@@ -84,11 +84,23 @@ def as_number(answer: str) -> Fraction | None:
     return Fraction(answer.replace(",", "").rstrip("."))
 
 
+def as_ratio(answer: str) -> Fraction | None:
+    """The value of an answer written as a fraction of two integers, `3/4` or `\\frac{3}{4}`; None for anything else."""
+    found = _FRACTION.fullmatch(answer)
+    if found is None:
+        return None
+    sign, *written = found.groups()
+    above, below = (int(number) for number in written if number is not None)
+    return Fraction(-above if sign else above, below) if below else None
+
+
 def same_number(gold: str, answer: str) -> bool | None:
-    """Whether two plain numbers are equal; None where either is none, or has decimals enough for rounding to matter."""
+    """Whether two plain numbers or simple fractions are equal; None where either is neither, or rounding might matter."""
     left, right = as_number(gold), as_number(answer)
     if left is None or right is None:
-        return None
+        values = [as_ratio(text) if value is None else value for text, value in ((gold, left), (answer, right))]
+        known = None not in values and not _decimals(gold) and not _decimals(answer)
+        return values[0] == values[1] if known else None
     if left != right and max(_decimals(gold), _decimals(answer)) > _EXACT_DECIMALS:
         return None
     return left == right
@@ -97,13 +109,9 @@ def same_number(gold: str, answer: str) -> bool | None:
 def canonical(answer: str) -> str:
     """One spelling for the ways of writing a number or a simple fraction; of other answers only spacing is made equal."""
     answer = plain(answer)
-    fraction = _FRACTION.fullmatch(answer)
-    if fraction and int(fraction["below"]):
-        value = Fraction(int(fraction["above"]), int(fraction["below"]))
-        return str(-value if fraction["sign"] else value)
-    number = as_number(answer)
-    if number is not None:
-        return str(number)
+    for value in (as_ratio(answer), as_number(answer)):
+        if value is not None:
+            return str(value)
     return _SPACING.sub("", answer.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
 
 

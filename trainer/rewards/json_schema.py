@@ -7,9 +7,9 @@ from trainer.grader_config import JsonSchemaGrader
 from trainer.rewards.answer import without_thinking
 from trainer.rewards.grader import Grader
 from trainer.rewards.pool import Call
-from trainer.rewards.text_similarity import SIMILARITY
 from trainer.types import Completion, Problem
 
+SCHEMA_CHECK = "trainer.rewards.schema_check"
 _BLOCK = re.compile(r"```json\s*\n(.*?)```", re.DOTALL)
 
 
@@ -20,6 +20,6 @@ def json_schema_grader(spec: JsonSchemaGrader) -> Grader:
     def grade(_: Problem, completion: Completion) -> Call:
         text = without_thinking(completion.text)
         blocks = _BLOCK.findall(text)
-        return Call(f"{SIMILARITY}:valid_json", (schema, blocks[-1] if blocks else text), spec.timeout)
+        return Call(f"{SCHEMA_CHECK}:valid_json", (schema, blocks[-1] if blocks else text), spec.timeout)
 
     return grade

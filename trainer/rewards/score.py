@@ -28,7 +28,7 @@ from trainer.rewards.format import format_grader
 from trainer.rewards.grader import Combined, Grader, Verdict
 from trainer.rewards.http import Post, ask
 from trainer.rewards.http_grader import http_grader
-from trainer.rewards.json_schema import json_schema_grader
+from trainer.rewards.json_schema import SCHEMA_CHECK, json_schema_grader
 from trainer.rewards.length import length_grader
 from trainer.rewards.math import EQUALITY, check_gold, math_grader
 from trainer.rewards.multi import multi_grader
@@ -99,9 +99,8 @@ def parts_of(specs: Sequence[GraderSpec]) -> list[SingleSpec]:
 
 def preloaded(specs: Sequence[SingleSpec]) -> list[str]:
     """The modules that the pool's processes import before any clock runs."""
-    math = any(isinstance(spec, MathGrader | ChoiceGrader) for spec in specs)
-    similar = any(isinstance(spec, TextSimilarityGrader | JsonSchemaGrader) for spec in specs)
-    return [EQUALITY] * math + [SIMILARITY] * similar
+    needs = {EQUALITY: MathGrader | ChoiceGrader, SIMILARITY: TextSimilarityGrader, SCHEMA_CHECK: JsonSchemaGrader}
+    return [module for module, kinds in needs.items() if any(isinstance(spec, kinds) for spec in specs)]
 
 
 class Scorer:

@@ -1,6 +1,5 @@
 """Text similarity, from 0 to 1, by the libraries made for it. Runs in the pool's processes only."""
 
-import json
 import re
 
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -30,17 +29,3 @@ def _rouge(metric: str, text: str, reference: str) -> float:
     """The F-measure; rouge_l is over the longest common subsequence."""
     name = "rougeL" if metric == "rouge_l" else metric.replace("_", "")
     return float(rouge_scorer.RougeScorer([name], use_stemmer=False).score(reference, text)[name].fmeasure)
-
-
-def valid_json(schema: str, text: str) -> float:
-    """1.0 where the text is JSON that the schema allows. Nothing is fetched: a reference to elsewhere is an error."""
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return 0.0
-    parsed = json.loads(schema)
-    validator = validator_for(parsed, default=Draft202012Validator)
-    return float(validator(parsed, registry=Registry()).is_valid(document))
