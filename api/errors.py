@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from api.database import OUTAGES
 from api.middleware import REQUEST_ID
-from api.record import JobEndedError, UnknownJobError
+from api.record import JobEndedError, UnknownJobError, WrongStatusError
 from trainer.strict import SpecError
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(JobEndedError)
     def job_ended(_: Request, error: JobEndedError) -> JSONResponse:
         return envelope(HTTPStatus.CONFLICT, "job_ended", str(error))
+
+    @app.exception_handler(WrongStatusError)
+    def wrong_status(_: Request, error: WrongStatusError) -> JSONResponse:
+        return envelope(HTTPStatus.CONFLICT, "wrong_status", str(error))
 
     @app.exception_handler(RequestValidationError)
     def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -117,6 +117,7 @@ class Leased:
     attempt: Mapped[int] = mapped_column(server_default="0")  # how often it was claimed
     crashes: Mapped[int] = mapped_column(server_default="0")  # attempts that ended without being asked to
     cancel_requested: Mapped[bool] = mapped_column(server_default=false())
+    pause_requested: Mapped[bool] = mapped_column(server_default=false())  # of a running job; a paused one has its status
     lease_owner: Mapped[str | None]
     lease_token: Mapped[UUID | None]  # fences off every write of an earlier holder
     lease_expires_at: Mapped[datetime | None]

@@ -6,13 +6,13 @@ Rows are locked evaluation first, then its job, so that no two transactions wait
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, case, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, case, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -38,6 +38,10 @@ class JobEndedError(Exception):
         self.status = status
 
 
+class WrongStatusError(Exception):
+    """What was asked for does not go with the status of the job; the message says which that is."""
+
+
 class Fault(StrEnum):
     USER = "user"
     SYSTEM = "system"
@@ -58,6 +62,7 @@ class Reason:
 
 
 CANCELLED = Reason("cancelled", Fault.USER, "Cancelled on request.")
+PAUSED = Reason("paused", Fault.USER, "Paused on request.")
 WORKER_LOST = Reason("worker_lost", Fault.INFRA, "The worker stopped sending heartbeats.", retryable=True)
 
 _HAS = (Status.SUCCEEDED, Status.FAILED)  # a job has failed, and is queued
@@ -80,6 +85,7 @@ class Lease(StrEnum):
 
     HELD = "held"
     CANCEL_REQUESTED = "cancel_requested"  # still held: stop the process, then `finish` as cancelled
+    PAUSE_REQUESTED = "pause_requested"  # still held: stop the process, then `requeue`, which pauses
     LOST = "lost"  # kill the process group and leave
 
 
@@ -153,17 +159,19 @@ def _claim(session: Session, table: Leased, key: str, owner: str, spec: Instrume
 
 
 def heartbeat(session: Session, claim: Claim) -> Lease:
-    """Extend the lease; tells whether it is still held and whether the job is to be cancelled."""
-    cancel = session.scalar(
+    """Extend the lease; tells whether it is still held and whether the job is to be cancelled or paused."""
+    asked = session.execute(
         update(claim.table)
         .where(*_held(claim))
         .values(lease_expires_at=_lease_end())
-        .returning(claim.table.cancel_requested)
+        .returning(claim.table.cancel_requested, claim.table.pause_requested)
         .execution_options(synchronize_session=False)
-    )
-    if cancel is None:
+    ).one_or_none()
+    if asked is None:
         return Lease.LOST
-    return Lease.CANCEL_REQUESTED if cancel else Lease.HELD
+    if asked.cancel_requested:
+        return Lease.CANCEL_REQUESTED
+    return Lease.PAUSE_REQUESTED if asked.pause_requested else Lease.HELD
 
 
 def hold(session: Session, claim: Claim) -> None:
@@ -173,12 +181,12 @@ def hold(session: Session, claim: Claim) -> None:
 
 
 def set_phase(session: Session, claim: Claim, phase: Phase) -> None:
-    """Say what the run is doing; a run that is being cancelled stays in that phase. Raises LeaseLostError."""
+    """Say what the run is doing; one that is being cancelled or paused stays in that phase. Raises LeaseLostError."""
     table = claim.table
     changed = session.scalar(
         update(table)
         .where(*_held(claim))
-        .values(phase=case((table.cancel_requested, table.phase), else_=phase))
+        .values(phase=case((or_(table.cancel_requested, table.pause_requested), table.phase), else_=phase))
         .returning(table.id)
         .execution_options(synchronize_session=False)
     )
@@ -200,8 +208,8 @@ def finish(session: Session, claim: Claim, status: Status, reason: Reason | None
 def requeue(session: Session, claim: Claim, reason: Reason, *, crashed: bool) -> Status | None:
     """Give a job or evaluation back that has not ended; tells what became of it, None if the lease was lost.
 
-    Cancelled if that was asked for. Otherwise queued again, unless this was the last of `max_attempts` crashes: then
-    failed for `reason`. A process that stopped because it was told to has not crashed.
+    Cancelled or paused if that was asked for. Otherwise queued again, unless this was the last of `max_attempts` crashes:
+    then failed for `reason`. A process that stopped because it was told to has not crashed.
     """
     for status, keys in _release(session, claim.table, _held(claim), reason, crashed=crashed).items():
         if keys:
@@ -226,6 +234,53 @@ def request_cancel(session: Session, job_id: str) -> Status:
     return Status.RUNNING if status is Status.RUNNING else Status.CANCELLED
 
 
+def request_pause(session: Session, job_id: str) -> Status:
+    """Pause a job: at once if it waits, else by asking its worker, which has it save and stop. Its evaluations go on.
+
+    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is being cancelled. Asking again changes nothing.
+    """
+    job = _locked(session, job_id)
+    if job.status in TERMINAL:
+        raise JobEndedError(job.status)
+    if job.status is Status.PAUSED:
+        return Status.PAUSED
+    if job.status is not Status.RUNNING:
+        _move(session, Job, (Job.id == job_id,), Status.PAUSED, PAUSED, phase=None)
+        return Status.PAUSED
+    if job.cancel_requested:
+        raise WrongStatusError("the job is being cancelled, so it cannot be paused")
+    if not job.pause_requested:
+        session.execute(update(Job).where(Job.id == job_id).values(pause_requested=True, phase=Phase.PAUSING))
+        add_event(session, job_id, job.attempt, "pause_requested", "The job was asked to pause.")
+    return Status.RUNNING
+
+
+def request_resume(session: Session, job_id: str) -> Status:
+    """Queue a paused job again; it goes on at its last checkpoint, with all its attempts.
+
+    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is neither paused nor ended.
+    """
+    job = _locked(session, job_id)
+    if job.status in TERMINAL:
+        raise JobEndedError(job.status)
+    if job.status is not Status.PAUSED:
+        pausing = " and still pausing" if job.pause_requested else ""
+        raise WrongStatusError(f"only a paused job can be resumed; this one is {job.status}{pausing}")
+    phase = Phase.RECOVERING if job.attempt else None
+    _move(session, Job, (Job.id == job_id,), Status.QUEUED, None, phase=phase, crashes=0, queued_at=func.now())
+    _hint(session, Task.RUN_JOB, [job_id])
+    return Status.QUEUED
+
+
+def _locked(session: Session, job_id: str) -> Row[Any]:
+    """What decides whether a verb goes with the job; its status stays as it is until this transaction ends."""
+    columns: tuple[InstrumentedAttribute[Any], ...] = (Job.status, Job.attempt, Job.cancel_requested, Job.pause_requested)
+    job = session.execute(select(*columns).where(Job.id == job_id).with_for_update(key_share=True)).one_or_none()
+    if job is None:
+        raise UnknownJobError(job_id)
+    return job
+
+
 def _cancel(session: Session, table: Leased, which: Iterable[ColumnElement[bool]], waiting: tuple[Status, ...]) -> None:
     _end(session, table, (*which, table.status.in_(waiting)), Status.CANCELLED, CANCELLED, cancel_requested=True)
     asked = session.execute(
@@ -240,7 +295,7 @@ def _cancel(session: Session, table: Leased, which: Iterable[ColumnElement[bool]
 
 
 def reap(session: Session, table: Leased) -> dict[Status, list[str]]:
-    """Take back what silent workers hold; tells which ids were cancelled, queued again or failed."""
+    """Take back what silent workers hold; tells which ids were cancelled, paused, queued again or failed."""
     return _release(session, table, (table.lease_expires_at < func.now(),), WORKER_LOST, crashed=True)
 
 
@@ -256,10 +311,13 @@ def hint_again(session: Session, table: Leased) -> list[str]:
 def _release(
     session: Session, table: Leased, guards: tuple[ColumnElement[bool], ...], reason: Reason, *, crashed: bool
 ) -> dict[Status, list[str]]:
-    """Move running rows on whose process is gone. One of three guarded updates takes each, in this order."""
+    """Move running rows on whose process is gone. One of four guarded updates takes each, in this order."""
     running = (*guards, table.status == Status.RUNNING)
     crashes = table.crashes + (1 if crashed else 0)
     cancelled = _end(session, table, (*running, table.cancel_requested.is_(True)), Status.CANCELLED, CANCELLED)
+    on_request = replace(PAUSED, message=f"{PAUSED.message} {reason.message}") if crashed else PAUSED
+    asked = (*running, table.pause_requested.is_(True))
+    paused = _move(session, table, asked, Status.PAUSED, on_request, phase=None, crashes=crashes)
     queued = _move(
         session,
         table,
@@ -272,7 +330,7 @@ def _release(
     )
     _hint(session, _task(table), queued)
     failed = _end(session, table, running, Status.FAILED, reason, crashes=crashes)
-    return {Status.CANCELLED: cancelled, Status.QUEUED: queued, Status.FAILED: failed}
+    return {Status.CANCELLED: cancelled, Status.PAUSED: paused, Status.QUEUED: queued, Status.FAILED: failed}
 
 
 def _end(
@@ -292,6 +350,7 @@ def _move(
         .values(
             status=status,
             status_reason=reason and reason.as_json(),
+            pause_requested=False,
             lease_owner=None,
             lease_token=None,
             lease_expires_at=None,

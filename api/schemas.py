@@ -40,6 +40,7 @@ class LeasedView(View):
     status_reason: ReasonView | None
     attempt: Annotated[int, Field(description="How often a worker started it")]
     cancel_requested: bool
+    pause_requested: Annotated[bool, Field(description="It runs and is to be paused")]
     worker: Annotated[str | None, Field(validation_alias="lease_owner", description="Who runs it now")]
     created_at: datetime
     updated_at: datetime

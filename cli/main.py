@@ -101,6 +101,22 @@ def cancel(job: JobId, url: Url = LOCAL) -> None:
 
 
 @app.command()
+def pause(job: JobId, url: Url = LOCAL) -> None:
+    """Have a job save a checkpoint, stop and free its device until it is resumed."""
+    from cli.pause import pause
+
+    pause(job, url)
+
+
+@app.command()
+def resume(job: JobId, url: Url = LOCAL) -> None:
+    """Queue a paused job again; it goes on at its checkpoint."""
+    from cli.resume import resume
+
+    resume(job, url)
+
+
+@app.command()
 def plot(job: JobId, metric: Annotated[str, typer.Option(help="Name of the metric.")] = "reward", url: Url = LOCAL) -> None:
     """Plot a metric over steps, in characters."""
     from cli.plot import plot

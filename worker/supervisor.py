@@ -78,7 +78,7 @@ def watch(run: Run, child: Child, keeper: Keeper) -> bool:
     next_feed = 0.0
     while not child.ended():
         keeper.keep()
-        if kill_at is None and (keeper.cancel_requested or draining()):
+        if kill_at is None and (keeper.stop_requested or draining()):
             logger.info("%s: asking process %d to stop", run.claim.id, child.pid)
             child.terminate()
             kill_at = now() + settings().cancel_grace_seconds
@@ -132,7 +132,7 @@ def _persist(attempt: Callable[[], bool], keeper: Keeper) -> None:
 
 
 def _write(claim: Claim, end: Ended | Unfinished) -> None:
-    """One transaction, in which the row's lock orders a request to cancel before or after the end."""
+    """One transaction, in which the row's lock orders a request to cancel or to pause before or after the end."""
     with transaction() as session:
         lease = heartbeat(session, claim)
         if lease is Lease.LOST:

@@ -1,4 +1,4 @@
-"""Jobs: create, list, read, cancel."""
+"""Jobs: create, list, read, cancel, pause, resume."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -57,4 +57,23 @@ def cancel_job(job_id: str, session: SessionDep) -> JobView:
     """
     with session.begin():
         record.request_cancel(session, job_id)
+    return JobView.of(find_job(session, job_id))
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, session: SessionDep) -> JobView:
+    """Pause a job: at once where it waits; where it runs it saves a checkpoint and stops, and its device is free once it is
+    paused. Pausing a paused job changes nothing; 409 for a job that has ended or is being cancelled.
+    """
+    with session.begin():
+        record.request_pause(session, job_id)
+    return JobView.of(find_job(session, job_id))
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, session: SessionDep, relay: RelayDep) -> JobView:
+    """Queue a paused job, which goes on at its last checkpoint. 409 for a job in any other status."""
+    with session.begin():
+        record.request_resume(session, job_id)
+    relay.wake()
     return JobView.of(find_job(session, job_id))

@@ -59,6 +59,29 @@ def test_a_running_job_is_asked_to_stop(client: httpx.Client, running: Callable[
         assert (asked["status"], asked["phase"], asked["cancel_requested"]) == ("running", "cancelling", True)
 
 
+def test_a_job_is_paused_and_resumed(client: httpx.Client, spec: Json) -> None:
+    run = f"/v1/jobs/{client.post('/v1/jobs', json=spec).json()['id']}"
+    for _ in range(2):
+        paused = client.post(f"{run}/pause")
+        assert (paused.status_code, paused.json()["status"]) == (200, "paused")
+    wait_until(lambda: waiting(Task.RUN_JOB) == 1)
+    assert client.post(f"{run}/resume").json()["status"] == "queued"
+    wait_until(lambda: waiting(Task.RUN_JOB) == 2)
+    again = client.post(f"{run}/resume")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "wrong_status")
+    assert "this one is queued" in again.json()["error"]["message"]
+    client.post(f"{run}/cancel")
+    for verb in ("pause", "resume"):
+        ended = client.post(f"{run}/{verb}")
+        assert (ended.status_code, ended.json()["error"]["code"]) == (409, "job_ended")
+
+
+def test_a_running_job_is_asked_to_pause(client: httpx.Client, running: Callable[..., Claim]) -> None:
+    claim = running()
+    asked = client.post(f"/v1/jobs/{claim.job_id}/pause").json()
+    assert (asked["status"], asked["phase"], asked["pause_requested"]) == ("running", "pausing", True)
+
+
 def test_what_a_run_recorded_is_read(client: httpx.Client, running: Callable[..., Claim], spec: Json) -> None:
     claim = running(evaluation={"benchmarks": [spec["dataset"]["path"]]})
     run = f"/v1/jobs/{claim.job_id}"
