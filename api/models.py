@@ -7,7 +7,21 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Identity, Index, MetaData, Text, false, func, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Text,
+    event,
+    false,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -272,3 +286,20 @@ class Tail(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     file: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int]
+
+
+# What has ended stays as it ended, whoever writes to the database.
+_KEEP_TERMINAL_STATUS = """
+    CREATE OR REPLACE FUNCTION keep_terminal_status() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% % is %, which never changes', TG_TABLE_NAME, OLD.id, OLD.status USING ERRCODE = 'check_violation';
+    END $$
+"""
+_ON_CHANGE = """
+    CREATE TRIGGER keep_terminal_status BEFORE UPDATE OF status ON %(table)s FOR EACH ROW
+    WHEN (OLD.status IN ('succeeded', 'failed', 'cancelled') AND NEW.status <> OLD.status)
+    EXECUTE FUNCTION keep_terminal_status()
+"""
+for _table in (Job.__table__, Evaluation.__table__):
+    for _statement in (_KEEP_TERMINAL_STATUS.replace("%", "%%"), _ON_CHANGE):
+        event.listen(_table, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

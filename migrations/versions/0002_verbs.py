@@ -1,4 +1,4 @@
-"""Pausing a job."""
+"""Pausing a job; what has ended never changes."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,27 @@ _LEASED = ("jobs", "evaluations")
 def upgrade() -> None:
     for table in _LEASED:
         op.add_column(table, sa.Column("pause_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    _keep_terminal_status()
 
 
 def downgrade() -> None:
     for table in _LEASED:
+        op.execute(f"DROP TRIGGER keep_terminal_status ON {table}")
+    op.execute("DROP FUNCTION keep_terminal_status()")
+    for table in _LEASED:
         op.drop_column(table, "pause_requested")
+
+
+def _keep_terminal_status() -> None:
+    op.execute("""
+    CREATE FUNCTION keep_terminal_status() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% % is %, which never changes', TG_TABLE_NAME, OLD.id, OLD.status USING ERRCODE = 'check_violation';
+    END $$
+    """)
+    for table in _LEASED:
+        op.execute(f"""
+        CREATE TRIGGER keep_terminal_status BEFORE UPDATE OF status ON {table} FOR EACH ROW
+        WHEN (OLD.status IN ('succeeded', 'failed', 'cancelled') AND NEW.status <> OLD.status)
+        EXECUTE FUNCTION keep_terminal_status()
+        """)
