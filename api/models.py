@@ -127,7 +127,7 @@ class Leased:
 
     status: Mapped[Status] = mapped_column(_states(Status, "status"))
     phase: Mapped[Phase | None] = mapped_column(_states(Phase, "phase"))
-    status_reason: Mapped[Json | None]  # {code, fault, message, retryable}
+    status_reason: Mapped[Json | None]  # {code, fault, message, retryable, hint}
     attempt: Mapped[int] = mapped_column(server_default="0")  # how often it was claimed
     crashes: Mapped[int] = mapped_column(server_default="0")  # attempts that ended without being asked to
     cancel_requested: Mapped[bool] = mapped_column(server_default=false())
@@ -152,10 +152,13 @@ class Job(Leased, Base):
     evaluation_spec: Mapped[Json | None]  # scores the base model; a checkpoint's differs in its model
     step: Mapped[int] = mapped_column(server_default="0")  # the last step recorded
     steps: Mapped[int]
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))  # retried or cloned
+    diff: Mapped[list[Json] | None]  # between the parent's spec and this: {path, from, to}
 
     __table_args__ = (
         Index("ix_jobs_created_at_id", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_created_at_id", "status", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_parent_id", "parent_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
 

@@ -6,7 +6,7 @@ Rows are locked evaluation first, then its job, so that no two transactions wait
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,9 @@ from sqlalchemy import ColumnElement, Row, case, func, insert, literal, or_, sel
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from api.lineage import Lineage
 from api.models import TERMINAL, Evaluation, Event, Job, Json, Level, ModelKind, Outbox, Phase, Status, Task, new_id
+from api.reason import CANCELLED, PAUSED, WORKER_LOST, Reason
 from api.settings import settings
 
 Leased = type[Job] | type[Evaluation]
@@ -42,29 +44,6 @@ class WrongStatusError(Exception):
     """What was asked for does not go with the status of the job; the message says which that is."""
 
 
-class Fault(StrEnum):
-    USER = "user"
-    SYSTEM = "system"
-    INFRA = "infra"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a job is in its status: a code for programs, whose fault, a sentence for people."""
-
-    code: str
-    fault: Fault
-    message: str
-    retryable: bool = False
-
-    def as_json(self) -> Json:
-        return asdict(self)
-
-
-CANCELLED = Reason("cancelled", Fault.USER, "Cancelled on request.")
-PAUSED = Reason("paused", Fault.USER, "Paused on request.")
-WORKER_LOST = Reason("worker_lost", Fault.INFRA, "The worker stopped sending heartbeats.", retryable=True)
-
 _HAS = (Status.SUCCEEDED, Status.FAILED)  # a job has failed, and is queued
 
 
@@ -89,11 +68,11 @@ class Lease(StrEnum):
     LOST = "lost"  # kill the process group and leave
 
 
-def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | None) -> str:
+def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | None, lineage: Lineage | None = None) -> str:
     """Insert a queued job with its event and hint, and the evaluation of its base model where the spec asks for one.
 
     `spec` is what the user asked for, `resolved` what runs (paths absolute), `evaluation` an EvaluationSpec of the
-    base model or None. Returns the id.
+    base model or None, `lineage` the job that it is made from. Returns the id.
     """
     job_id = new_id("job")
     session.execute(
@@ -105,9 +84,12 @@ def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | 
             evaluation_spec=evaluation,
             status=Status.QUEUED,
             steps=spec["steps"],
+            parent_id=lineage and lineage.parent_id,
+            diff=lineage and lineage.diff,
         )
     )
-    add_event(session, job_id, 0, "status", "The job is queued.", {"status": Status.QUEUED})
+    origin = {"parent_id": lineage.parent_id} if lineage else {}
+    add_event(session, job_id, 0, "status", "The job is queued.", {"status": Status.QUEUED, **origin})
     _hint(session, Task.RUN_JOB, [job_id])
     if evaluation is not None and spec["evaluation"]["base"]:
         schedule_evaluation(session, job_id, ModelKind.BASE, 0, evaluation)
@@ -349,7 +331,7 @@ def _move(
         .where(*guards)
         .values(
             status=status,
-            status_reason=reason and reason.as_json(),
+            status_reason=reason and reason.as_json(status),
             pause_requested=False,
             lease_owner=None,
             lease_token=None,
@@ -374,7 +356,7 @@ def _told(table: Leased) -> tuple[ColumnElement[Any], ...]:
 
 
 def _tell(session: Session, table: Leased, row: Row[Any], status: Status, reason: Reason | None) -> None:
-    data: Json = {"status": status, **({"reason": reason.as_json()} if reason else {})}
+    data: Json = {"status": status, **({"reason": reason.as_json(status)} if reason else {})}
     level = Level.ERROR if status is Status.FAILED else Level.INFO
     message = f"{row.subject} {'has' if status in _HAS else 'is'} {status}." + (f" {reason.message}" if reason else "")
     if table is Evaluation:

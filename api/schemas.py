@@ -31,6 +31,7 @@ class ReasonView(View):
     fault: Literal["user", "system", "infra"]
     message: str
     retryable: bool
+    hint: Annotated[str | None, Field(description="What to do about it")] = None
 
 
 class LeasedView(View):
@@ -48,6 +49,14 @@ class LeasedView(View):
     finished_at: datetime | None
 
 
+class ChangeView(View):
+    """A place where a job's spec differs from its parent's; null stands for a key that is not there."""
+
+    path: str
+    before: Annotated[Any, Field(alias="from")]
+    after: Annotated[Any, Field(alias="to")]
+
+
 class JobView(LeasedView):
     object: Literal["job"] = "job"
     name: str | None
@@ -55,6 +64,8 @@ class JobView(LeasedView):
     steps: int
     folder: Annotated[str, Field(description="The run folder, on the machine that runs the service")]
     spec: Annotated[dict[str, Any], Field(description="The job spec with its defaults filled in")]
+    parent_id: Annotated[str | None, Field(description="The job that this one was retried or cloned from")]
+    diff: Annotated[list[ChangeView] | None, Field(description="What differs from the parent's spec")]
 
     @classmethod
     def of(cls, job: Job) -> Self:

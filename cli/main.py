@@ -117,6 +117,30 @@ def resume(job: JobId, url: Url = LOCAL) -> None:
 
 
 @app.command()
+def retry(job: JobId, url: Url = LOCAL, json: Json = False) -> None:
+    """Run a failed or cancelled job again from the beginning, as a new job."""
+    from cli.retry import retry
+
+    retry(job, url, as_json=json)
+
+
+@app.command()
+def clone(
+    job: JobId,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="As in optimizer.lr=1e-5 or algorithm.type=grpo; null: the default."),
+    ] = None,
+    url: Url = LOCAL,
+    json: Json = False,
+) -> None:
+    """Submit the spec of a job with some of it changed."""
+    from cli.clone import clone
+
+    clone(job, changes or [], url, as_json=json)
+
+
+@app.command()
 def plot(job: JobId, metric: Annotated[str, typer.Option(help="Name of the metric.")] = "reward", url: Url = LOCAL) -> None:
     """Plot a metric over steps, in characters."""
     from cli.plot import plot

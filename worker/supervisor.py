@@ -11,7 +11,8 @@ from pathlib import Path
 
 from api.database import OUTAGES, transaction
 from api.models import Evaluation, Json, Status
-from api.record import CANCELLED, Claim, Lease, LeaseLostError, finish, heartbeat, requeue
+from api.reason import CANCELLED
+from api.record import Claim, Lease, LeaseLostError, finish, heartbeat, requeue
 from api.settings import settings
 from worker.drain import draining
 from worker.fence import Fence, now

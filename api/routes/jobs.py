@@ -1,15 +1,18 @@
-"""Jobs: create, list, read, cancel, pause, resume."""
+"""Jobs: create, list, read, cancel, pause, resume, retry, clone."""
 
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from api import record, record_read
+from api.background import Repeated
 from api.body import JsonBody
 from api.dependencies import RelayDep, SessionDep
-from api.models import Job, Status
-from api.openapi import JOB_BODY
+from api.lineage import Lineage, changes, merge
+from api.models import Job, Json, Status
+from api.openapi import CLONE_BODY, JOB_BODY
 from api.preflight import plan
 from api.record_read import find_job
 from api.schemas import JobView, Listing
@@ -25,9 +28,7 @@ def create_job(body: JsonBody, session: SessionDep, relay: RelayDep, request: Re
     with session.begin():
         planned = plan(session, spec)
         job_id = record.create_job(session, *planned.as_json())
-    relay.wake()
-    response.headers["location"] = request.url_for("get_job", job_id=job_id).path
-    return JobView.of(find_job(session, job_id))
+    return _created(job_id, session, relay, request, response)
 
 
 @router.get("")
@@ -76,4 +77,41 @@ def resume_job(job_id: str, session: SessionDep, relay: RelayDep) -> JobView:
     with session.begin():
         record.request_resume(session, job_id)
     relay.wake()
+    return JobView.of(find_job(session, job_id))
+
+
+@router.post("/{job_id}/retry", status_code=HTTPStatus.CREATED)
+def retry_job(job_id: str, session: SessionDep, relay: RelayDep, request: Request, response: Response) -> JobView:
+    """Run a failed or cancelled job again from the beginning, as a new job of the same spec. 409 for any other job."""
+    with session.begin():
+        parent = find_job(session, job_id)
+        if parent.status not in (Status.FAILED, Status.CANCELLED):
+            raise record.WrongStatusError(f"only a failed or cancelled job can be retried; this one is {parent.status}")
+        made = _make_child(session, parent, {})
+    return _created(made, session, relay, request, response)
+
+
+@router.post("/{job_id}/clone", status_code=HTTPStatus.CREATED, openapi_extra={"requestBody": CLONE_BODY})
+def clone_job(
+    job_id: str, body: JsonBody, session: SessionDep, relay: RelayDep, request: Request, response: Response
+) -> JobView:
+    """Queue a new job: the spec of any job with a JSON merge patch (RFC 7396) on it, checked like a new spec.
+
+    Lists are replaced as a whole; null sets a key back to its default; a part that gets another `type` starts empty.
+    """
+    with session.begin():
+        made = _make_child(session, find_job(session, job_id), body)
+    return _created(made, session, relay, request, response)
+
+
+def _make_child(session: Session, parent: Job, patch: Json) -> str:
+    before = JobSpec.parse(parent.spec)
+    spec = JobSpec.parse(merge(parent.spec, patch))
+    diff = changes(before.model_dump(mode="json"), spec.model_dump(mode="json"))
+    return record.create_job(session, *plan(session, spec).as_json(), Lineage(parent.id, diff))
+
+
+def _created(job_id: str, session: Session, relay: Repeated, request: Request, response: Response) -> JobView:
+    relay.wake()
+    response.headers["location"] = request.url_for("get_job", job_id=job_id).path
     return JobView.of(find_job(session, job_id))

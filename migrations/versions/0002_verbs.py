@@ -1,9 +1,10 @@
-"""Pausing a job; what has ended never changes."""
+"""Pausing a job; where it came from; what has ended never changes."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision: str = "0002"
 down_revision: str | None = "0001"
@@ -16,6 +17,10 @@ _LEASED = ("jobs", "evaluations")
 def upgrade() -> None:
     for table in _LEASED:
         op.add_column(table, sa.Column("pause_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.add_column("jobs", sa.Column("parent_id", sa.Text(), nullable=True))
+    op.add_column("jobs", sa.Column("diff", JSONB(), nullable=True))
+    op.create_foreign_key(op.f("fk_jobs_parent_id_jobs"), "jobs", "jobs", ["parent_id"], ["id"], ondelete="SET NULL")
+    op.create_index("ix_jobs_parent_id", "jobs", ["parent_id"])
     _keep_terminal_status()
 
 
@@ -23,6 +28,8 @@ def downgrade() -> None:
     for table in _LEASED:
         op.execute(f"DROP TRIGGER keep_terminal_status ON {table}")
     op.execute("DROP FUNCTION keep_terminal_status()")
+    op.drop_column("jobs", "diff")
+    op.drop_column("jobs", "parent_id")
     for table in _LEASED:
         op.drop_column(table, "pause_requested")
 

@@ -8,15 +8,12 @@ import pytest
 
 from api.database import transaction
 from api.models import TERMINAL, Evaluation, ModelKind, Phase, Status
+from api.reason import CANCELLED, WORKER_LOST, Fault, Reason
 from api.record import (
-    CANCELLED,
-    WORKER_LOST,
     Claim,
-    Fault,
     JobEndedError,
     Lease,
     LeaseLostError,
-    Reason,
     UnknownJobError,
     WrongStatusError,
     add_event,
@@ -97,6 +94,12 @@ def test_a_holder_of_a_stale_token_changes_nothing(running: Running) -> None:
     assert rows("SELECT * FROM jobs") == before
     with transaction() as session:
         assert heartbeat(session, current) is Lease.HELD
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.PAUSED, Status.CANCELLED, Status.FAILED])
+def test_every_reason_says_what_to_do(status: Status, fault: Fault) -> None:
+    assert Reason("code", fault, "It happened.").as_json(status)["hint"]
 
 
 def test_a_finished_job_never_changes(running: Running) -> None:
