@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from api.database import OUTAGES
 from api.headers import SECURITY_HEADERS
 from api.middleware import REQUEST_ID
-from api.record import JobEndedError, UnknownJobError
+from api.record import JobEndedError, UnknownJobError, WrongStatusError
 from api.uploads import FileInUseError
 from trainer.strict import SpecError
 
@@ -54,6 +54,10 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(JobEndedError)
     def job_ended(_: Request, error: JobEndedError) -> JSONResponse:
         return envelope(HTTPStatus.CONFLICT, "job_ended", str(error))
+
+    @app.exception_handler(WrongStatusError)
+    def wrong_status(_: Request, error: WrongStatusError) -> JSONResponse:
+        return envelope(HTTPStatus.CONFLICT, "wrong_status", str(error))
 
     @app.exception_handler(FileInUseError)
     def file_in_use(_: Request, error: FileInUseError) -> JSONResponse:

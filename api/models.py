@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     CheckConstraint,
     Double,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    event,
     false,
     func,
     text,
@@ -139,10 +141,11 @@ class Leased:
 
     status: Mapped[Status] = mapped_column(_states(Status, "status"))
     phase: Mapped[Phase | None] = mapped_column(_states(Phase, "phase"))
-    status_reason: Mapped[Json | None]  # {code, fault, message, retryable}
+    status_reason: Mapped[Json | None]  # {code, fault, message, retryable, hint}
     attempt: Mapped[int] = mapped_column(server_default="0")  # how often it was claimed
     crashes: Mapped[int] = mapped_column(server_default="0")  # attempts that ended without being asked to
     cancel_requested: Mapped[bool] = mapped_column(server_default=false())
+    pause_requested: Mapped[bool] = mapped_column(server_default=false())  # of a running job; a paused one has its status
     lease_owner: Mapped[str | None]
     lease_token: Mapped[UUID | None]  # fences off every write of an earlier holder
     lease_expires_at: Mapped[datetime | None]
@@ -172,10 +175,13 @@ class Job(Owned, Leased, Base):
     evaluation_spec: Mapped[Json | None]  # scores the base model; a checkpoint's differs in its model
     step: Mapped[int] = mapped_column(server_default="0")  # the last step recorded
     steps: Mapped[int]
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))  # retried or cloned
+    diff: Mapped[list[Json] | None]  # between the parent's spec and this: {path, from, to}
 
     __table_args__ = (
         Index("ix_jobs_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_created_at_id", "status", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_parent_id", "parent_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
 
@@ -464,3 +470,20 @@ class ApiKey(Owned, Base):
         Index("uq_api_keys_sha256", "sha256", unique=True),
         Index("ix_api_keys_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
     )
+
+
+# What has ended stays as it ended, whoever writes to the database.
+_KEEP_TERMINAL_STATUS = """
+    CREATE OR REPLACE FUNCTION keep_terminal_status() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% % is %, which never changes', TG_TABLE_NAME, OLD.id, OLD.status USING ERRCODE = 'check_violation';
+    END $$
+"""
+_ON_CHANGE = """
+    CREATE TRIGGER keep_terminal_status BEFORE UPDATE OF status ON %(table)s FOR EACH ROW
+    WHEN (OLD.status IN ('succeeded', 'failed', 'cancelled') AND NEW.status <> OLD.status)
+    EXECUTE FUNCTION keep_terminal_status()
+"""
+for _table in (Job.__table__, Evaluation.__table__):
+    for _statement in (_KEEP_TERMINAL_STATUS.replace("%", "%%"), _ON_CHANGE):
+        event.listen(_table, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -27,6 +27,16 @@ JOB_BODY: dict[str, Any] = {
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}, "example": JOB_EXAMPLE}},
 }
 
+CLONE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "description": "A JSON merge patch (RFC 7396) on the job's spec"},
+            "example": {"algorithm": {"type": "grpo"}, "optimizer": {"lr": 5e-5}},
+        }
+    },
+}
+
 FILE_BODY: dict[str, Any] = {
     "content": {
         "multipart/form-data": {

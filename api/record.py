@@ -6,17 +6,19 @@ Rows are locked evaluation first, then its job, so that no two transactions wait
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, case, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, case, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from api.lineage import Lineage
 from api.models import TERMINAL, Evaluation, Event, Job, Json, Level, ModelKind, Outbox, Phase, Status, Task, new_id
+from api.reason import CANCELLED, PAUSED, WORKER_LOST, Reason
 from api.settings import settings
 
 Leased = type[Job] | type[Evaluation]
@@ -38,27 +40,9 @@ class JobEndedError(Exception):
         self.status = status
 
 
-class Fault(StrEnum):
-    USER = "user"
-    SYSTEM = "system"
-    INFRA = "infra"
+class WrongStatusError(Exception):
+    """What was asked for does not go with the status of the job; the message says which that is."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a job is in its status: a code for programs, whose fault, a sentence for people."""
-
-    code: str
-    fault: Fault
-    message: str
-    retryable: bool = False
-
-    def as_json(self) -> Json:
-        return asdict(self)
-
-
-CANCELLED = Reason("cancelled", Fault.USER, "Cancelled on request.")
-WORKER_LOST = Reason("worker_lost", Fault.INFRA, "The worker stopped sending heartbeats.", retryable=True)
 
 _HAS = (Status.SUCCEEDED, Status.FAILED)  # a job has failed, and is queued
 
@@ -80,14 +64,15 @@ class Lease(StrEnum):
 
     HELD = "held"
     CANCEL_REQUESTED = "cancel_requested"  # still held: stop the process, then `finish` as cancelled
+    PAUSE_REQUESTED = "pause_requested"  # still held: stop the process, then `requeue`, which pauses
     LOST = "lost"  # kill the process group and leave
 
 
-def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | None) -> str:
+def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | None, lineage: Lineage | None = None) -> str:
     """Insert a queued job with its event and hint, and the evaluation of its base model where the spec asks for one.
 
     `spec` is what the user asked for, `resolved` what runs (paths absolute), `evaluation` an EvaluationSpec of the
-    base model or None. Returns the id.
+    base model or None, `lineage` the job that it is made from. Returns the id.
     """
     job_id = new_id("job")
     session.execute(
@@ -99,9 +84,12 @@ def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | 
             evaluation_spec=evaluation,
             status=Status.QUEUED,
             steps=spec["steps"],
+            parent_id=lineage and lineage.parent_id,
+            diff=lineage and lineage.diff,
         )
     )
-    add_event(session, job_id, 0, "status", "The job is queued.", {"status": Status.QUEUED})
+    origin = {"parent_id": lineage.parent_id} if lineage else {}
+    add_event(session, job_id, 0, "status", "The job is queued.", {"status": Status.QUEUED, **origin})
     _hint(session, Task.RUN_JOB, [job_id])
     if evaluation is not None and spec["evaluation"]["base"]:
         schedule_evaluation(session, job_id, ModelKind.BASE, 0, evaluation)
@@ -153,17 +141,19 @@ def _claim(session: Session, table: Leased, key: str, owner: str, spec: Instrume
 
 
 def heartbeat(session: Session, claim: Claim) -> Lease:
-    """Extend the lease; tells whether it is still held and whether the job is to be cancelled."""
-    cancel = session.scalar(
+    """Extend the lease; tells whether it is still held and whether the job is to be cancelled or paused."""
+    asked = session.execute(
         update(claim.table)
         .where(*_held(claim))
         .values(lease_expires_at=_lease_end())
-        .returning(claim.table.cancel_requested)
+        .returning(claim.table.cancel_requested, claim.table.pause_requested)
         .execution_options(synchronize_session=False)
-    )
-    if cancel is None:
+    ).one_or_none()
+    if asked is None:
         return Lease.LOST
-    return Lease.CANCEL_REQUESTED if cancel else Lease.HELD
+    if asked.cancel_requested:
+        return Lease.CANCEL_REQUESTED
+    return Lease.PAUSE_REQUESTED if asked.pause_requested else Lease.HELD
 
 
 def hold(session: Session, claim: Claim) -> None:
@@ -173,12 +163,12 @@ def hold(session: Session, claim: Claim) -> None:
 
 
 def set_phase(session: Session, claim: Claim, phase: Phase) -> None:
-    """Say what the run is doing; a run that is being cancelled stays in that phase. Raises LeaseLostError."""
+    """Say what the run is doing; one that is being cancelled or paused stays in that phase. Raises LeaseLostError."""
     table = claim.table
     changed = session.scalar(
         update(table)
         .where(*_held(claim))
-        .values(phase=case((table.cancel_requested, table.phase), else_=phase))
+        .values(phase=case((or_(table.cancel_requested, table.pause_requested), table.phase), else_=phase))
         .returning(table.id)
         .execution_options(synchronize_session=False)
     )
@@ -200,8 +190,8 @@ def finish(session: Session, claim: Claim, status: Status, reason: Reason | None
 def requeue(session: Session, claim: Claim, reason: Reason, *, crashed: bool) -> Status | None:
     """Give a job or evaluation back that has not ended; tells what became of it, None if the lease was lost.
 
-    Cancelled if that was asked for. Otherwise queued again, unless this was the last of `max_attempts` crashes: then
-    failed for `reason`. A process that stopped because it was told to has not crashed.
+    Cancelled or paused if that was asked for. Otherwise queued again, unless this was the last of `max_attempts` crashes:
+    then failed for `reason`. A process that stopped because it was told to has not crashed.
     """
     for status, keys in _release(session, claim.table, _held(claim), reason, crashed=crashed).items():
         if keys:
@@ -226,6 +216,53 @@ def request_cancel(session: Session, job_id: str) -> Status:
     return Status.RUNNING if status is Status.RUNNING else Status.CANCELLED
 
 
+def request_pause(session: Session, job_id: str) -> Status:
+    """Pause a job: at once if it waits, else by asking its worker, which has it save and stop. Its evaluations go on.
+
+    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is being cancelled. Asking again changes nothing.
+    """
+    job = _locked(session, job_id)
+    if job.status in TERMINAL:
+        raise JobEndedError(job.status)
+    if job.status is Status.PAUSED:
+        return Status.PAUSED
+    if job.status is not Status.RUNNING:
+        _move(session, Job, (Job.id == job_id,), Status.PAUSED, PAUSED, phase=None)
+        return Status.PAUSED
+    if job.cancel_requested:
+        raise WrongStatusError("the job is being cancelled, so it cannot be paused")
+    if not job.pause_requested:
+        session.execute(update(Job).where(Job.id == job_id).values(pause_requested=True, phase=Phase.PAUSING))
+        add_event(session, job_id, job.attempt, "pause_requested", "The job was asked to pause.")
+    return Status.RUNNING
+
+
+def request_resume(session: Session, job_id: str) -> Status:
+    """Queue a paused job again; it goes on at its last checkpoint, with all its attempts.
+
+    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is neither paused nor ended.
+    """
+    job = _locked(session, job_id)
+    if job.status in TERMINAL:
+        raise JobEndedError(job.status)
+    if job.status is not Status.PAUSED:
+        pausing = " and still pausing" if job.pause_requested else ""
+        raise WrongStatusError(f"only a paused job can be resumed; this one is {job.status}{pausing}")
+    phase = Phase.RECOVERING if job.attempt else None
+    _move(session, Job, (Job.id == job_id,), Status.QUEUED, None, phase=phase, crashes=0, queued_at=func.now())
+    _hint(session, Task.RUN_JOB, [job_id])
+    return Status.QUEUED
+
+
+def _locked(session: Session, job_id: str) -> Row[Any]:
+    """What decides whether a verb goes with the job; its status stays as it is until this transaction ends."""
+    columns: tuple[InstrumentedAttribute[Any], ...] = (Job.status, Job.attempt, Job.cancel_requested, Job.pause_requested)
+    job = session.execute(select(*columns).where(Job.id == job_id).with_for_update(key_share=True)).one_or_none()
+    if job is None:
+        raise UnknownJobError(job_id)
+    return job
+
+
 def _cancel(session: Session, table: Leased, which: Iterable[ColumnElement[bool]], waiting: tuple[Status, ...]) -> None:
     _end(session, table, (*which, table.status.in_(waiting)), Status.CANCELLED, CANCELLED, cancel_requested=True)
     asked = session.execute(
@@ -240,7 +277,7 @@ def _cancel(session: Session, table: Leased, which: Iterable[ColumnElement[bool]
 
 
 def reap(session: Session, table: Leased) -> dict[Status, list[str]]:
-    """Take back what silent workers hold; tells which ids were cancelled, queued again or failed."""
+    """Take back what silent workers hold; tells which ids were cancelled, paused, queued again or failed."""
     return _release(session, table, (table.lease_expires_at < func.now(),), WORKER_LOST, crashed=True)
 
 
@@ -256,10 +293,13 @@ def hint_again(session: Session, table: Leased) -> list[str]:
 def _release(
     session: Session, table: Leased, guards: tuple[ColumnElement[bool], ...], reason: Reason, *, crashed: bool
 ) -> dict[Status, list[str]]:
-    """Move running rows on whose process is gone. One of three guarded updates takes each, in this order."""
+    """Move running rows on whose process is gone. One of four guarded updates takes each, in this order."""
     running = (*guards, table.status == Status.RUNNING)
     crashes = table.crashes + (1 if crashed else 0)
     cancelled = _end(session, table, (*running, table.cancel_requested.is_(True)), Status.CANCELLED, CANCELLED)
+    on_request = replace(PAUSED, message=f"{PAUSED.message} {reason.message}") if crashed else PAUSED
+    asked = (*running, table.pause_requested.is_(True))
+    paused = _move(session, table, asked, Status.PAUSED, on_request, phase=None, crashes=crashes)
     queued = _move(
         session,
         table,
@@ -272,7 +312,7 @@ def _release(
     )
     _hint(session, _task(table), queued)
     failed = _end(session, table, running, Status.FAILED, reason, crashes=crashes)
-    return {Status.CANCELLED: cancelled, Status.QUEUED: queued, Status.FAILED: failed}
+    return {Status.CANCELLED: cancelled, Status.PAUSED: paused, Status.QUEUED: queued, Status.FAILED: failed}
 
 
 def _end(
@@ -291,7 +331,8 @@ def _move(
         .where(*guards)
         .values(
             status=status,
-            status_reason=reason and reason.as_json(),
+            status_reason=reason and reason.as_json(status),
+            pause_requested=False,
             lease_owner=None,
             lease_token=None,
             lease_expires_at=None,
@@ -315,7 +356,7 @@ def _told(table: Leased) -> tuple[ColumnElement[Any], ...]:
 
 
 def _tell(session: Session, table: Leased, row: Row[Any], status: Status, reason: Reason | None) -> None:
-    data: Json = {"status": status, **({"reason": reason.as_json()} if reason else {})}
+    data: Json = {"status": status, **({"reason": reason.as_json(status)} if reason else {})}
     level = Level.ERROR if status is Status.FAILED else Level.INFO
     message = f"{row.subject} {'has' if status in _HAS else 'is'} {status}." + (f" {reason.message}" if reason else "")
     if table is Evaluation:

@@ -33,6 +33,7 @@ class ReasonView(View):
     fault: Literal["user", "system", "infra"]
     message: str
     retryable: bool
+    hint: Annotated[str | None, Field(description="What to do about it")] = None
 
 
 class LeasedView(View):
@@ -42,11 +43,20 @@ class LeasedView(View):
     status_reason: ReasonView | None
     attempt: Annotated[int, Field(description="How often a worker started it")]
     cancel_requested: bool
+    pause_requested: Annotated[bool, Field(description="It runs and is to be paused")]
     worker: Annotated[str | None, Field(validation_alias="lease_owner", description="Who runs it now")]
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class ChangeView(View):
+    """A place where a job's spec differs from its parent's; null stands for a key that is not there."""
+
+    path: str
+    before: Annotated[Any, Field(alias="from")]
+    after: Annotated[Any, Field(alias="to")]
 
 
 class JobView(LeasedView):
@@ -56,6 +66,8 @@ class JobView(LeasedView):
     steps: int
     folder: Annotated[str, Field(description="The run folder, on the machine that runs the service")]
     spec: Annotated[dict[str, Any], Field(description="The job spec with its defaults filled in")]
+    parent_id: Annotated[str | None, Field(description="The job that this one was retried or cloned from")]
+    diff: Annotated[list[ChangeView] | None, Field(description="What differs from the parent's spec")]
 
     @classmethod
     def of(cls, job: Job) -> Self:

@@ -104,6 +104,46 @@ def cancel(job: JobId, url: Url = LOCAL) -> None:
 
 
 @app.command()
+def pause(job: JobId, url: Url = LOCAL) -> None:
+    """Have a job save a checkpoint, stop and free its device until it is resumed."""
+    from cli.pause import pause
+
+    pause(job, url)
+
+
+@app.command()
+def resume(job: JobId, url: Url = LOCAL) -> None:
+    """Queue a paused job again; it goes on at its checkpoint."""
+    from cli.resume import resume
+
+    resume(job, url)
+
+
+@app.command()
+def retry(job: JobId, url: Url = LOCAL, json: Json = False) -> None:
+    """Run a failed or cancelled job again from the beginning, as a new job."""
+    from cli.retry import retry
+
+    retry(job, url, as_json=json)
+
+
+@app.command()
+def clone(
+    job: JobId,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="As in optimizer.lr=1e-5 or algorithm.type=grpo; null: the default."),
+    ] = None,
+    url: Url = LOCAL,
+    json: Json = False,
+) -> None:
+    """Submit the spec of a job with some of it changed."""
+    from cli.clone import clone
+
+    clone(job, changes or [], url, as_json=json)
+
+
+@app.command()
 def compare(
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Job ids; the others are compared with the first.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,

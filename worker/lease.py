@@ -2,7 +2,7 @@
 
 import logging
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from api.database import OUTAGES, transaction
 from api.record import Claim, Lease, LeaseLostError, heartbeat
@@ -11,7 +11,7 @@ from worker.fence import Fence, now
 
 logger = logging.getLogger(__name__)
 
-GLANCE_SECONDS = 1.0  # between two looks at the cancel flag, so that a person who cancels does not wait for a heartbeat
+GLANCE_SECONDS = 1.0  # between two looks at the flags, so that a person who cancels or pauses waits for no heartbeat
 
 
 class Keeper:
@@ -22,7 +22,7 @@ class Keeper:
         self._fence = fence
         self._next_beat = 0.0
         self._next_glance = 0.0
-        self.cancel_requested = False
+        self.stop_requested = False  # to cancel or to pause; the record knows which
 
     def keep(self) -> None:
         """Heartbeat if one is due; to be called at least once a second. Raises LeaseLostError."""
@@ -42,12 +42,13 @@ class Keeper:
         if lease is Lease.LOST:
             raise LeaseLostError(self._claim.id)
         self._fence.extend(sent + settings().lease_seconds)
-        self.cancel_requested = lease is Lease.CANCEL_REQUESTED
+        self.stop_requested = lease is not Lease.HELD
         self._next_beat = sent + settings().heartbeat_seconds
 
     def _flag_is_new(self) -> bool:
         self._next_glance = now() + GLANCE_SECONDS
         table = self._claim.table
         with transaction() as session:
-            flag = session.scalar(select(table.cancel_requested).where(table.id == self._claim.id))
-        return bool(flag) and not self.cancel_requested
+            asked = select(or_(table.cancel_requested, table.pause_requested)).where(table.id == self._claim.id)
+            flag = session.scalar(asked)
+        return bool(flag) and not self.stop_requested

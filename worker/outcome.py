@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from api.models import Json, Status
-from api.record import Fault, Reason
+from api.reason import Fault, Reason
 from api.storable import storable
 from trainer.exits import Exit
 from worker.lines import last_lines

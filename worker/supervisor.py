@@ -11,7 +11,8 @@ from pathlib import Path
 
 from api.database import OUTAGES, transaction
 from api.models import Evaluation, Json, Status
-from api.record import CANCELLED, Claim, Lease, LeaseLostError, finish, heartbeat, requeue
+from api.reason import CANCELLED
+from api.record import Claim, Lease, LeaseLostError, finish, heartbeat, requeue
 from api.scores import store_scores
 from api.settings import settings
 from trainer import remote_code
@@ -81,7 +82,7 @@ def watch(run: Run, child: Child, keeper: Keeper) -> bool:
     next_feed = 0.0
     while not child.ended():
         keeper.keep()
-        if kill_at is None and (keeper.cancel_requested or draining()):
+        if kill_at is None and (keeper.stop_requested or draining()):
             logger.info("%s: asking process %d to stop", run.claim.id, child.pid)
             child.terminate()
             kill_at = now() + settings().cancel_grace_seconds
@@ -135,7 +136,7 @@ def _persist(attempt: Callable[[], bool], keeper: Keeper) -> None:
 
 
 def _write(claim: Claim, end: Ended | Unfinished) -> None:
-    """One transaction, in which the row's lock orders a request to cancel before or after the end."""
+    """One transaction, in which the row's lock orders a request to cancel or to pause before or after the end."""
     with transaction() as session:
         lease = heartbeat(session, claim)
         if lease is Lease.LOST:

@@ -8,7 +8,8 @@ from celery.signals import worker_process_init
 from api.database import engine, transaction
 from api.models import Task
 from api.queue import app
-from api.record import Claim, Fault, LeaseLostError, Reason, claim_evaluation, claim_job, requeue
+from api.reason import Fault, Reason
+from api.record import Claim, LeaseLostError, claim_evaluation, claim_job, requeue
 from api.settings import settings
 from worker.drain import draining
 from worker.fence import now

@@ -1,16 +1,19 @@
-"""Jobs: create, list, read, cancel."""
+"""Jobs: create, list, read, cancel, pause, resume, retry, clone."""
 
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from api import record, record_read
+from api.background import Repeated
 from api.body import JsonBody
 from api.dependencies import RelayDep, SessionDep
 from api.idempotency import AttemptDep, once
-from api.models import Job, Status
-from api.openapi import JOB_BODY
+from api.lineage import Lineage, changes, merge
+from api.models import Job, Json, Status
+from api.openapi import CLONE_BODY, JOB_BODY
 from api.preflight import plan
 from api.record_read import find_job
 from api.schemas import JobView, Listing
@@ -29,14 +32,8 @@ def create_job(
     """
     spec = JobSpec.parse(body)
     with session.begin():
-        job_id, made_before = once(
-            session, attempt, router.prefix, body, lambda: record.create_job(session, *plan(session, spec).as_json())
-        )
-    relay.wake()
-    response.headers["location"] = request.url_for("get_job", job_id=job_id).path
-    if made_before:
-        response.headers["idempotency-replayed"] = "true"
-    return JobView.of(find_job(session, job_id))
+        made = once(session, attempt, router.prefix, body, lambda: record.create_job(session, *plan(session, spec).as_json()))
+    return _created(made, session, relay, request, response)
 
 
 @router.get("")
@@ -66,4 +63,73 @@ def cancel_job(job_id: str, session: SessionDep) -> JobView:
     """
     with session.begin():
         record.request_cancel(session, job_id)
+    return JobView.of(find_job(session, job_id))
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, session: SessionDep) -> JobView:
+    """Pause a job: at once where it waits; where it runs it saves a checkpoint and stops, and its device is free once it is
+    paused. Pausing a paused job changes nothing; 409 for a job that has ended or is being cancelled.
+    """
+    with session.begin():
+        record.request_pause(session, job_id)
+    return JobView.of(find_job(session, job_id))
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, session: SessionDep, relay: RelayDep) -> JobView:
+    """Queue a paused job, which goes on at its last checkpoint. 409 for a job in any other status."""
+    with session.begin():
+        record.request_resume(session, job_id)
+    relay.wake()
+    return JobView.of(find_job(session, job_id))
+
+
+@router.post("/{job_id}/retry", status_code=HTTPStatus.CREATED)
+def retry_job(
+    job_id: str, session: SessionDep, relay: RelayDep, attempt: AttemptDep, request: Request, response: Response
+) -> JobView:
+    """Run a failed or cancelled job again from the beginning, as a new job of the same spec. 409 for any other job."""
+    with session.begin():
+        parent = find_job(session, job_id)
+        if parent.status not in (Status.FAILED, Status.CANCELLED):
+            raise record.WrongStatusError(f"only a failed or cancelled job can be retried; this one is {parent.status}")
+        made = once(session, attempt, request.url.path, {}, lambda: _make_child(session, parent, {}))
+    return _created(made, session, relay, request, response)
+
+
+@router.post("/{job_id}/clone", status_code=HTTPStatus.CREATED, openapi_extra={"requestBody": CLONE_BODY})
+def clone_job(
+    job_id: str,
+    body: JsonBody,
+    session: SessionDep,
+    relay: RelayDep,
+    attempt: AttemptDep,
+    request: Request,
+    response: Response,
+) -> JobView:
+    """Queue a new job: the spec of any job with a JSON merge patch (RFC 7396) on it, checked like a new spec.
+
+    Lists are replaced as a whole; null sets a key back to its default; a part that gets another `type` starts empty.
+    """
+    with session.begin():
+        parent = find_job(session, job_id)
+        made = once(session, attempt, request.url.path, body, lambda: _make_child(session, parent, body))
+    return _created(made, session, relay, request, response)
+
+
+def _make_child(session: Session, parent: Job, patch: Json) -> str:
+    before = JobSpec.parse(parent.spec)
+    spec = JobSpec.parse(merge(parent.spec, patch))
+    diff = changes(before.model_dump(mode="json"), spec.model_dump(mode="json"))
+    return record.create_job(session, *plan(session, spec).as_json(), Lineage(parent.id, diff))
+
+
+def _created(made: tuple[str, bool], session: Session, relay: Repeated, request: Request, response: Response) -> JobView:
+    """The answer about a job: its id, and whether the same request had made it before."""
+    job_id, made_before = made
+    relay.wake()
+    response.headers["location"] = request.url_for("get_job", job_id=job_id).path
+    if made_before:
+        response.headers["idempotency-replayed"] = "true"
     return JobView.of(find_job(session, job_id))

@@ -10,6 +10,7 @@ from api.ingest import Span, store_checkpoint, store_events, store_metrics, stor
 from api.models import Json, Status, Task
 from api.openapi import JOB_EXAMPLE
 from api.queue import waiting
+from api.reason import Fault, Reason
 from api.record import Claim, finish
 from api.settings import settings
 from tests.api.conftest import claimed
@@ -57,6 +58,84 @@ def test_a_running_job_is_asked_to_stop(client: httpx.Client, running: Callable[
     for _ in range(2):
         asked = client.post(f"/v1/jobs/{claim.job_id}/cancel").json()
         assert (asked["status"], asked["phase"], asked["cancel_requested"]) == ("running", "cancelling", True)
+
+
+def test_a_job_is_paused_and_resumed(client: httpx.Client, spec: Json) -> None:
+    run = f"/v1/jobs/{client.post('/v1/jobs', json=spec).json()['id']}"
+    for _ in range(2):
+        paused = client.post(f"{run}/pause")
+        assert (paused.status_code, paused.json()["status"]) == (200, "paused")
+    wait_until(lambda: waiting(Task.RUN_JOB) == 1)
+    assert client.post(f"{run}/resume").json()["status"] == "queued"
+    wait_until(lambda: waiting(Task.RUN_JOB) == 2)
+    again = client.post(f"{run}/resume")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "wrong_status")
+    assert "this one is queued" in again.json()["error"]["message"]
+    client.post(f"{run}/cancel")
+    for verb in ("pause", "resume"):
+        ended = client.post(f"{run}/{verb}")
+        assert (ended.status_code, ended.json()["error"]["code"]) == (409, "job_ended")
+
+
+def test_a_running_job_is_asked_to_pause(client: httpx.Client, running: Callable[..., Claim]) -> None:
+    claim = running()
+    asked = client.post(f"/v1/jobs/{claim.job_id}/pause").json()
+    assert (asked["status"], asked["phase"], asked["pause_requested"]) == ("running", "pausing", True)
+
+
+def test_a_failed_or_cancelled_job_is_retried_as_a_new_one(client: httpx.Client, running: Callable[..., Claim]) -> None:
+    claim = running(seed=3)
+    early = client.post(f"/v1/jobs/{claim.job_id}/retry")
+    assert (early.status_code, early.json()["error"]["code"]) == (409, "wrong_status")
+    assert "this one is running" in early.json()["error"]["message"]
+    with transaction() as session:
+        finish(session, claim, Status.FAILED, Reason("bad_data", Fault.USER, "Row 3."))
+    parent = client.get(f"/v1/jobs/{claim.job_id}").json()
+    assert "mhpo clone" in parent["status_reason"]["hint"]
+    answer = client.post(f"/v1/jobs/{claim.job_id}/retry")
+    made = answer.json()
+    assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/jobs/{made['id']}")
+    assert (made["status"], made["attempt"], made["parent_id"], made["diff"]) == ("queued", 0, claim.job_id, [])
+    assert made["spec"] == parent["spec"]
+    assert client.get(f"/v1/jobs/{claim.job_id}").json() == parent
+    wait_until(lambda: waiting(Task.RUN_JOB) >= 1)
+    client.post(f"/v1/jobs/{made['id']}/cancel")
+    assert client.post(f"/v1/jobs/{made['id']}/retry").json()["parent_id"] == made["id"]
+
+
+def test_a_job_is_cloned_with_a_merge_patch_and_tells_what_differs(client: httpx.Client, spec: Json) -> None:
+    parent = client.post("/v1/jobs", json={**spec, "algorithm": {"type": "mhpo", "c": 1.25}}).json()
+    patch = {"algorithm": {"type": "grpo"}, "optimizer": {"lr": 5e-5}, "name": None}
+    made = client.post(f"/v1/jobs/{parent['id']}/clone", json=patch).json()
+    assert made["spec"]["algorithm"]["type"] == "grpo"
+    assert (made["parent_id"], parent["parent_id"], parent["diff"]) == (parent["id"], None, None)
+    told = {change["path"]: (change["from"], change["to"]) for change in made["diff"]}
+    assert told["algorithm.type"] == ("mhpo", "grpo")
+    assert told["algorithm.c"] == (1.25, None)
+    assert told["name"] == ("sums", None)
+    assert {path for path in told if not path.startswith("algorithm.")} == {"optimizer.lr", "name"}
+    assert client.get(f"/v1/jobs/{made['id']}").json() == made
+    assert made["spec"]["rollout"] == parent["spec"]["rollout"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "param"),
+    [
+        ({"optimizer": {"lr": -1}}, "optimizer.lr"),
+        ({"algorithm": {"type": "grpo", "c": 1.5}}, "algorithm.c"),
+        ({"dataset": {"path": "./absent.jsonl"}}, "dataset.path"),
+        ({"model": None}, "model"),
+    ],
+)
+def test_a_clone_is_checked_like_a_new_job(client: httpx.Client, spec: Json, patch: Json, param: str) -> None:
+    parent = client.post("/v1/jobs", json=spec).json()
+    refused = client.post(f"/v1/jobs/{parent['id']}/clone", json=patch)
+    assert (refused.status_code, refused.json()["error"]["code"], refused.json()["error"]["param"]) == (
+        422,
+        "invalid_spec",
+        param,
+    )
+    assert len(client.get("/v1/jobs").json()["data"]) == 1
 
 
 def test_what_a_run_recorded_is_read(client: httpx.Client, running: Callable[..., Claim], spec: Json) -> None:
@@ -144,7 +223,9 @@ def test_errors_of_every_kind_have_one_form_and_an_id(client: httpx.Client) -> N
             "invalid_request",
             "from_step",
         ),
-        (client.post(f"{nobody}/cancel"), 404, "not_found", None),
+        *((client.post(f"{nobody}/{verb}"), 404, "not_found", None) for verb in ("cancel", "pause", "resume", "retry")),
+        (client.post(f"{nobody}/clone", json={}), 404, "not_found", None),
+        (client.post(f"{nobody}/clone", content=b"[]"), 400, "invalid_json", None),
         (client.post("/v1/jobs", content=b"x" * (1 << 20) + b"x"), 413, "body_too_large", None),
     ]
     for answer, status, code, param in answers:

@@ -20,7 +20,8 @@ from api.ingest import (
     store_samples,
     tail_offset,
 )
-from api.record import WORKER_LOST, Claim, LeaseLostError, requeue
+from api.reason import WORKER_LOST
+from api.record import Claim, LeaseLostError, requeue
 from api.record_read import find_job
 from api.settings import settings
 from api.storable import storable

@@ -8,16 +8,14 @@ import pytest
 
 from api.database import transaction
 from api.models import TERMINAL, Evaluation, ModelKind, Phase, Status
+from api.reason import CANCELLED, WORKER_LOST, Fault, Reason
 from api.record import (
-    CANCELLED,
-    WORKER_LOST,
     Claim,
-    Fault,
     JobEndedError,
     Lease,
     LeaseLostError,
-    Reason,
     UnknownJobError,
+    WrongStatusError,
     add_event,
     claim_evaluation,
     claim_job,
@@ -26,6 +24,8 @@ from api.record import (
     hold,
     reap,
     request_cancel,
+    request_pause,
+    request_resume,
     requeue,
     schedule_evaluation,
     set_phase,
@@ -94,6 +94,12 @@ def test_a_holder_of_a_stale_token_changes_nothing(running: Running) -> None:
     assert rows("SELECT * FROM jobs") == before
     with transaction() as session:
         assert heartbeat(session, current) is Lease.HELD
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.PAUSED, Status.CANCELLED, Status.FAILED])
+def test_every_reason_says_what_to_do(status: Status, fault: Fault) -> None:
+    assert Reason("code", fault, "It happened.").as_json(status)["hint"]
 
 
 def test_a_finished_job_never_changes(running: Running) -> None:
@@ -232,6 +238,116 @@ def test_a_silent_worker_whose_job_was_to_be_cancelled_leaves_it_cancelled(runni
     assert status_of(claim.job_id) is Status.CANCELLED
 
 
+def test_a_queued_job_is_paused_at_once_and_resumed(new_job: NewJob) -> None:
+    job_id = new_job()
+    for _ in range(2):
+        assert pause(job_id) is Status.PAUSED
+    with transaction() as session:
+        assert claim_job(session, job_id, "worker-1") is None
+    assert rows("SELECT status, status_reason ->> 'code', pause_requested FROM jobs") == [("paused", "paused", False)]
+    assert resume(job_id) is Status.QUEUED
+    assert rows("SELECT status, phase, status_reason FROM jobs") == [("queued", None, None)]
+    assert statuses(job_id) == ["queued", "paused", "queued"]
+    assert rows("SELECT count(*) FROM outbox") == [(2,)]
+
+
+def test_a_running_job_is_asked_to_pause_once_and_its_worker_makes_it_so(running: Running) -> None:
+    claim = running()
+    for _ in range(2):
+        assert pause(claim.job_id) is Status.RUNNING
+    with transaction() as session:
+        assert heartbeat(session, claim) is Lease.PAUSE_REQUESTED
+        set_phase(session, claim, Phase.CHECKPOINTING)
+    assert rows("SELECT status, phase, pause_requested FROM jobs") == [("running", "pausing", True)]
+    assert rows("SELECT count(*) FROM events WHERE type = 'pause_requested'") == [(1,)]
+    with pytest.raises(WrongStatusError, match="running and still pausing"):
+        resume(claim.job_id)
+    with transaction() as session:
+        assert requeue(session, claim, DRAINED, crashed=False) is Status.PAUSED
+    columns = "status, phase, lease_token, lease_owner, pause_requested, crashes"
+    assert rows(f"SELECT {columns} FROM jobs") == [("paused", None, None, None, False, 0)]
+    resume(claim.job_id)
+    assert rows("SELECT phase, attempt FROM jobs") == [("recovering", 1)]
+    assert claimed(claim.job_id).attempt == 2
+
+
+def test_a_crash_while_pausing_ends_in_paused_whatever_attempts_are_left(running: Running) -> None:
+    claim = running()
+    for _ in range(2):
+        with transaction() as session:
+            requeue(session, claim, WORKER_LOST, crashed=True)
+        claim = claimed(claim.job_id)
+    pause(claim.job_id)
+    expire_leases()
+    with transaction() as session:
+        assert reap(session, claim.table)[Status.PAUSED] == [claim.job_id]
+        assert heartbeat(session, claim) is Lease.LOST
+    [(status, message)] = rows("SELECT status, status_reason ->> 'message' FROM jobs")
+    assert (status, message) == ("paused", "Paused on request. The worker stopped sending heartbeats.")
+    resume(claim.job_id)
+    assert rows("SELECT crashes FROM jobs") == [(0,)], "who resumes a job gives it all its attempts"
+
+
+def test_cancel_while_pausing_wins(running: Running) -> None:
+    claim = running()
+    pause(claim.job_id)
+    with transaction() as session:
+        request_cancel(session, claim.job_id)
+        assert heartbeat(session, claim) is Lease.CANCEL_REQUESTED
+    with pytest.raises(WrongStatusError, match="being cancelled"):
+        pause(claim.job_id)
+    with transaction() as session:
+        assert requeue(session, claim, DRAINED, crashed=False) is Status.CANCELLED
+
+
+def test_a_paused_job_is_cancelled_at_once(new_job: NewJob) -> None:
+    job_id = new_job()
+    pause(job_id)
+    assert cancel(job_id) is Status.CANCELLED
+    for verb in (pause, resume):
+        with pytest.raises(JobEndedError):
+            verb(job_id)
+
+
+def test_a_run_that_ends_although_it_was_to_pause_has_ended(running: Running) -> None:
+    claim = running()
+    pause(claim.job_id)
+    with transaction() as session:
+        assert finish(session, claim, Status.SUCCEEDED, None)
+    assert rows("SELECT status, phase, pause_requested FROM jobs") == [("succeeded", None, False)]
+
+
+def test_only_a_paused_job_is_resumed(new_job: NewJob) -> None:
+    job_id = new_job()
+    with pytest.raises(WrongStatusError, match="this one is queued"):
+        resume(job_id)
+    with pytest.raises(UnknownJobError):
+        resume("job-aaaaaaaaaaaaaaaaaaaaaaaa")
+    with pytest.raises(UnknownJobError):
+        pause("job-aaaaaaaaaaaaaaaaaaaaaaaa")
+
+
+def test_pause_against_claim_leaves_no_job_that_runs_unasked(new_job: NewJob) -> None:
+    for _ in range(10):
+        job_id, barrier = new_job(), Barrier(2)
+
+        def claim(job_id: str = job_id, barrier: Barrier = barrier) -> Claim | None:
+            barrier.wait()
+            with transaction() as session:
+                return claim_job(session, job_id, "worker-1")
+
+        def ask(job_id: str = job_id, barrier: Barrier = barrier) -> Status:
+            barrier.wait()
+            return pause(job_id)
+
+        with ThreadPoolExecutor(2) as threads:
+            taken, asked = threads.submit(claim), threads.submit(ask)
+            won = taken.result()
+            assert asked.result() is (Status.PAUSED if won is None else Status.RUNNING)
+        with transaction() as session:
+            assert won is None or heartbeat(session, won) is Lease.PAUSE_REQUESTED
+
+
 def test_the_base_model_is_evaluated_and_its_result_kept(running: Running, tmp_path_sums: str) -> None:
     job = running(evaluation={"benchmarks": [tmp_path_sums], "samples": 2})
     [(evaluation_id, kind, step)] = rows("SELECT id, model_kind, step FROM evaluations")
@@ -307,6 +423,16 @@ def write_event(claim: Claim) -> None:
 def cancel(job_id: str) -> Status:
     with transaction() as session:
         return request_cancel(session, job_id)
+
+
+def pause(job_id: str) -> Status:
+    with transaction() as session:
+        return request_pause(session, job_id)
+
+
+def resume(job_id: str) -> Status:
+    with transaction() as session:
+        return request_resume(session, job_id)
 
 
 def test_a_lost_evaluation_is_queued_again_and_its_job_goes_on(running: Running, tmp_path_sums: str) -> None:

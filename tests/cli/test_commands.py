@@ -14,7 +14,10 @@ import pytest
 
 from api.database import transaction
 from api.models import Status
-from api.record import Fault, Reason, claim_job, finish
+from api.reason import Fault, Reason
+from api.record import claim_job, finish
+from cli.clone import patch
+from cli.errors import CliError
 from cli.stack import free_port
 from tests.cli.command import mhpo
 
@@ -44,6 +47,42 @@ def test_a_job_is_submitted_listed_cancelled_and_watched(url: str, spec: dict[st
     again = mhpo("cancel", job_id, "--url", url)
     assert again.returncode == 4
     assert again.stderr.count("\n") == 1
+
+
+def test_a_job_is_paused_resumed_retried_and_cloned(url: str, spec: dict[str, Any], tmp_path: Path) -> None:
+    job_id = mhpo("submit", written(tmp_path, spec), "--url", url).stdout.split()[0]
+    assert mhpo("pause", job_id, MHPO_URL=url).stdout == f"{job_id} paused\n"
+    assert mhpo("resume", job_id, MHPO_URL=url).stdout == f"{job_id} queued\n"
+    early = mhpo("retry", job_id, "--url", url)
+    assert (early.returncode, early.stderr) == (
+        4,
+        "mhpo: only a failed or cancelled job can be retried; this one is queued\n",
+    )
+    mhpo("cancel", job_id, "--url", url)
+    again = json.loads(mhpo("retry", job_id, "--url", url, "--json").stdout)
+    assert (again["parent_id"], again["diff"]) == (job_id, [])
+    cloned = mhpo("clone", again["id"], "optimizer.lr=2e-5", "name=second try", "--url", url).stdout.splitlines()
+    assert cloned[0].endswith(" queued")
+    assert cloned[1:3] == ['  name: "sums" -> "second try"', "  optimizer.lr: 1e-06 -> 2e-05"]
+    refused = mhpo("clone", job_id, "optimizer.lr=fast", "--url", url)
+    assert (refused.returncode, refused.stderr.partition(":")[2].strip().partition(":")[0]) == (4, "optimizer.lr")
+
+
+@pytest.mark.parametrize(
+    ("changes", "made"),
+    [
+        (["a.b=1", "a.c=[1, true]", "d=null"], {"a": {"b": 1, "c": [1, True]}, "d": None}),
+        (["name=x=y", "text=NaN", "empty="], {"name": "x=y", "text": "NaN", "empty": ""}),
+    ],
+)
+def test_changes_become_a_merge_patch(changes: list[str], made: dict[str, Any]) -> None:
+    assert patch(changes) == made
+
+
+@pytest.mark.parametrize("changes", [["lr"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"], ["a.b=2", "a=1"], ["a=1", "a=2"]])
+def test_what_is_no_change_is_refused(changes: list[str]) -> None:
+    with pytest.raises(CliError):
+        patch(changes)
 
 
 def test_follow_ends_with_the_job(url: str, spec: dict[str, Any], tmp_path: Path) -> None:
@@ -110,7 +149,7 @@ def test_no_job_yet(url: str) -> None:
     assert mhpo("jobs", "--url", url, "--json").stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", [("watch",), ("cancel",), ("plot",)])
+@pytest.mark.parametrize("command", [("watch",), ("cancel",), ("pause",), ("plot",)])
 def test_an_unknown_job(url: str, command: tuple[str, ...]) -> None:
     refused = mhpo(*command, "job-nowhere", "--url", url)
 

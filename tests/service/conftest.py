@@ -115,6 +115,19 @@ def wait_for(http: httpx.Client, job_id: str, status: str) -> Any:
     return job(http, job_id)
 
 
+def uninterrupted(http: httpx.Client, spec: Spec, record: Settings) -> dict[int, dict[str, float]]:
+    """The curves of a job of this spec that nothing happens to."""
+    job_id = submit(http, spec)
+    assert wait_for(http, job_id, "succeeded")["attempt"] == 1
+    return curves(record.run_folder(job_id))
+
+
+def statuses(http: httpx.Client, job_id: str) -> list[str]:
+    """The statuses that the job's events tell of, in their order."""
+    events = http.get(f"/v1/jobs/{job_id}/events?limit=1000").json()["data"]
+    return [event["data"]["status"] for event in events if event["type"] == "status"]
+
+
 def recorded_steps(http: httpx.Client, job_id: str) -> int:
     return int(job(http, job_id)["step"])
 

@@ -23,7 +23,9 @@ from tests.service.conftest import (
     job,
     recorded_steps,
     run_processes,
+    statuses,
     submit,
+    uninterrupted,
     wait_for,
 )
 
@@ -36,22 +38,11 @@ def long(spec: Spec) -> Spec:
     return {**spec, "steps": 120, "checkpoints": {"every": 20}}
 
 
-def statuses(http: httpx.Client, job_id: str) -> list[str]:
-    events = http.get(f"/v1/jobs/{job_id}/events?limit=1000").json()["data"]
-    return [event["data"]["status"] for event in events if event["type"] == "status"]
-
-
 def resumed_at(http: httpx.Client, job_id: str) -> list[int]:
     events: list[Any] = []
     while page := http.get(f"/v1/jobs/{job_id}/events?limit=1000&after={events[-1]['id'] if events else 0}").json()["data"]:
         events += page
     return [event["step"] for event in events if event["type"] == "resumed"]
-
-
-def uninterrupted(http: httpx.Client, spec: Spec, record: Settings) -> dict[int, dict[str, float]]:
-    job_id = submit(http, spec)
-    assert wait_for(http, job_id, "succeeded")["attempt"] == 1
-    return curves(record.run_folder(job_id))
 
 
 def trainer(http: httpx.Client, record: Settings, job_id: str, attempt: int) -> psutil.Process:

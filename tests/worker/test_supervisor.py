@@ -14,7 +14,7 @@ from sqlalchemy import select, text, update
 
 from api.database import engine, transaction
 from api.models import Checkpoint, Evaluation, Event, Job, Sample, Status, StepMetrics
-from api.record import Claim, LeaseLostError, claim_job, create_job, reap, request_cancel
+from api.record import Claim, LeaseLostError, claim_job, create_job, reap, request_cancel, request_pause
 from api.settings import Settings, settings
 from cli.embedded import Servers
 from tests.conftest import wait_until
@@ -236,6 +236,27 @@ def test_cancel_while_running(quick: Settings, background: Callable[[str], Futur
     running.result(30)
     assert job(job_id).status is Status.CANCELLED
     assert statuses(job_id) == ["queued", "running", "cancelled"]
+    assert not processes(job_id)
+
+
+@pytest.mark.parametrize(
+    ("on_term", "status"),
+    [
+        pytest.param(STOPPED, Status.PAUSED, id="stops with a checkpoint"),
+        pytest.param(END, Status.SUCCEEDED, id="ends in the same moment"),
+        pytest.param("ignore", Status.PAUSED, id="has to be killed"),
+        pytest.param([{"signal": "SIGSEGV"}], Status.PAUSED, id="crashes"),
+    ],
+)
+def test_pause_while_running(quick: Settings, background: Callable[[str], Future[None]], on_term: Any, status: Status) -> None:
+    job_id = queue_job([{"append": {"metrics.jsonl": metrics(1)}}, FOREVER], on_term)
+    running = background(job_id)
+    wait_until(lambda: rewards(job_id))
+    with transaction() as session:
+        assert request_pause(session, job_id) is Status.RUNNING
+    running.result(30)
+    assert (job(job_id).status, job(job_id).crashes, job(job_id).lease_token) == (status, 0, None)
+    assert statuses(job_id) == ["queued", "running", status]
     assert not processes(job_id)
 
 
