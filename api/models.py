@@ -310,17 +310,18 @@ class File(Owned, Base):
     )
 
 
-class RegisteredBenchmark(Base):
+class RegisteredBenchmark(Owned, Base):
     """A benchmark of a user's own rows."""
 
     __tablename__ = "benchmarks"
 
+    project: Mapped[str] = mapped_column(primary_key=True, server_default=DEFAULT_PROJECT)
     name: Mapped[str] = mapped_column(primary_key=True)
     entry: Mapped[Json]  # evaluator.config.Benchmark
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Comparison(Base):
+class Comparison(Owned, Base):
     """Jobs that differ in their algorithm and seed alone."""
 
     __tablename__ = "comparisons"
@@ -330,7 +331,7 @@ class Comparison(Base):
     spec: Mapped[Json]  # api.comparisons.ComparisonSpec
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (Index("ix_comparisons_created_at_id", text("created_at DESC"), text("id DESC")),)
+    __table_args__ = (Index("ix_comparisons_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),)
 
 
 class ComparisonJob(Base):
@@ -363,9 +364,6 @@ class Outbox(Base):
     task: Mapped[Task] = mapped_column(_states(Task, "task"))
     key: Mapped[str]  # the id of the job or evaluation
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-DEFAULT_PROJECT = "default"
 
 
 class Creation(Base):

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy import func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from api.models import Checkpoint, Evaluation, Json, ModelKind, StepMetrics
+from api.models import Checkpoint, Evaluation, Job, Json, ModelKind, StepMetrics
 from api.record import Claim, add_event
+from api.rollup import roll_up
 from api.storable import storable
 
 
@@ -50,13 +51,15 @@ def curves(score: Json) -> dict[str, float]:
 
 
 def _add_metrics(session: Session, job_id: str, step: int, metrics: dict[str, Any]) -> None:
+    # The job's row orders this with the run's own metrics, which are rolled up too.
+    last = session.scalars(select(Job.step).where(Job.id == job_id).with_for_update(key_share=True)).one()
     here = (StepMetrics.job_id == job_id, StepMetrics.step == step)
     latest = select(func.max(StepMetrics.attempt)).where(*here).scalar_subquery()
     added = literal(metrics, JSONB)
     changed = session.execute(
         update(StepMetrics)
         .where(*here, StepMetrics.attempt == latest)
-        .values(metrics=StepMetrics.metrics.op("||")(added))
+        .values(metrics=StepMetrics.metrics.op("||")(added), seq=text("DEFAULT"))
         .returning(StepMetrics.step)
         .execution_options(synchronize_session=False)
     ).all()
@@ -64,6 +67,8 @@ def _add_metrics(session: Session, job_id: str, step: int, metrics: dict[str, An
         session.execute(
             insert(StepMetrics).values(job_id=job_id, attempt=0, step=step, metrics=metrics, reported_at=func.now())
         )
+    if step <= last:
+        roll_up(session, job_id, step, last, appended=False)
 
 
 def _shown(score: Json) -> str:

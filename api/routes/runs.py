@@ -86,7 +86,9 @@ def list_checkpoints(job_id: str, session: SessionDep) -> Listing[CheckpointView
 def get_checkpoint(job_id: str, step: CheckpointStep, session: SessionDep) -> WholeCheckpointView:
     """One checkpoint with its files and their hashes."""
     checkpoint = _find_checkpoint(session, job_id, step)
-    return WholeCheckpointView.model_validate({**CheckpointView.of(checkpoint).model_dump(), "files": checkpoint.contents})
+    best = best_step(record_read.checkpoints(session, job_id))
+    view = CheckpointView.of(checkpoint, best).model_dump()
+    return WholeCheckpointView.model_validate({**view, "files": checkpoint.contents})
 
 
 @router.get("/checkpoints/{step}/archive", response_class=StreamingResponse)

@@ -17,20 +17,23 @@ def upgrade() -> None:
     op.add_column("checkpoints", sa.Column("scores", JSONB(), nullable=True))
     op.create_table(
         "benchmarks",
+        sa.Column("project", sa.Text(), server_default="default", nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("entry", JSONB(), nullable=False),
         sa.Column("created_at", TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_benchmarks")),
+        sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_benchmarks")),
     )
     op.create_table(
         "comparisons",
         sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), server_default="default", nullable=False),
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("spec", JSONB(), nullable=False),
         sa.Column("created_at", TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_comparisons")),
     )
-    op.create_index("ix_comparisons_created_at_id", "comparisons", [sa.text("created_at DESC"), sa.text("id DESC")])
+    newest_first = [sa.text("created_at DESC"), sa.text("id DESC")]
+    op.create_index("ix_comparisons_project_created_at_id", "comparisons", ["project", *newest_first])
     op.create_table(
         "comparison_jobs",
         sa.Column("comparison_id", sa.Text(), nullable=False),
@@ -51,7 +54,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("comparison_jobs")
-    op.drop_index("ix_comparisons_created_at_id", table_name="comparisons")
+    op.drop_index("ix_comparisons_project_created_at_id", table_name="comparisons")
     op.drop_table("comparisons")
     op.drop_table("benchmarks")
     op.drop_column("checkpoints", "scores")

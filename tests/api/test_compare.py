@@ -222,7 +222,7 @@ def test_a_registered_benchmark_is_listed_pinned_and_used_by_name(client: httpx.
     [
         ({"name": "aime24"}, "name", "is a benchmark of the service"),
         ({"answer_after": "===="}, "benchmark.answer_after", "row 1 of"),
-        ({"path": "/no/such/file.jsonl"}, "benchmark.path", "no file"),
+        ({"path": "/no/such/file.jsonl"}, "path", "MHPO_ALLOWED_ROOTS"),
         ({"path": "file-nope"}, "path", "no uploaded file"),
         ({"problem_column": "answer"}, "name", "is registered with other rows or settings"),
     ],

@@ -13,7 +13,8 @@ from api.curves import Axis
 from api.database import transaction
 from api.ingest import Span, store_metrics, store_resumed
 from api.models import Json
-from api.record import WORKER_LOST, Claim, requeue
+from api.reason import WORKER_LOST
+from api.record import Claim, requeue
 from api.rollup import SIZES, Piece, cover
 from tests.api.conftest import claimed, rows
 

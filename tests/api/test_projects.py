@@ -47,6 +47,12 @@ def of_red(red: httpx.Client, spec: Json) -> dict[str, str]:
         "evaluation_id": red.get(f"/v1/jobs/{job}/evaluations").json()["data"][0]["id"],
         "file_id": red.post("/v1/files", files={"file": ("sums.jsonl", ROWS)}).json()["id"],
         "key_id": red.get("/v1/keys").json()["data"][0]["id"],
+        "comparison_id": red.post(
+            "/v1/comparisons", json={"base": spec, "algorithms": [{"algorithm": {"type": "grpo"}}]}
+        ).json()["id"],
+        "webhook_id": red.post("/v1/webhooks", json={"url": "https://example.com/hook"}).json()["id"],
+        "model": red.get("/v1/models").json()["data"][0]["id"],
+        "benchmark": "sums",
         "step": "1",
     }
 
@@ -66,7 +72,7 @@ def test_every_route_answers_404_for_what_belongs_to_another_project(
     assert answers == dict.fromkeys(answers, 404)
     for own in (f"/v1/jobs/{of_red['job_id']}", f"/v1/files/{of_red['file_id']}", f"/v1/keys/{of_red['key_id']}"):
         assert red.get(own).status_code == 200, own
-    assert rows("SELECT status FROM jobs") == [("queued",)]
+    assert rows("SELECT DISTINCT status FROM jobs") == [("queued",)]
     assert rows("SELECT count(*) FROM api_keys WHERE revoked_at IS NOT NULL") == [(0,)]
 
 

@@ -19,7 +19,7 @@ _CHECKS = """
 """
 _TRIGGERS = """
     SELECT pg_get_triggerdef(pg_trigger.oid), regexp_replace(prosrc, '\\s+', ' ', 'g') FROM pg_trigger
-    JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal ORDER BY 1
+    JOIN pg_proc ON pg_proc.oid = tgfoid WHERE tgname = 'keep_terminal_status' ORDER BY 1
 """
 _INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version' ORDER BY 1"
 

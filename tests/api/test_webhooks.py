@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from api import webhooks
 from api.database import engine, transaction
 from api.models import Json, Status
-from api.reason import CANCELLED, Claim, finish, request_cancel
+from api.reason import CANCELLED
+from api.record import Claim, finish, request_cancel
 from tests.api.conftest import rows
 from tests.conftest import api_server, wait_until
 
