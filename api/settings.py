@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     reaper_seconds: Annotated[Seconds, Field(description="Between two looks for expired leases")] = 15
     outbox_seconds: Annotated[Seconds, Field(description="Between two looks for hints that were not published")] = 2
     hint_seconds: Annotated[Seconds, Field(description="A queued job whose message was lost gets another after so long")] = 30
+    poll_seconds: Annotated[Seconds, Field(description="Between two looks of a worker for work that no message told of")] = 15
+    backoff_seconds: Annotated[Seconds, Field(description="Before another attempt, doubled with each crash")] = 5
     max_attempts: Annotated[int, Field(ge=1, description="Attempts that may crash; being asked to stop is not a crash")] = 3
     cancel_grace_seconds: Annotated[Seconds, Field(description="From TERM to KILL; longer than a checkpoint takes")] = 60
 

@@ -64,6 +64,7 @@ def queue_job(acts: list[Act], on_term: Any = None, benchmarks: bool = False) ->
     evaluation = {"model": {"path": "base", "revision": None}} if benchmarks else None
     spec = {
         "name": None,
+        "priority": 0,
         "steps": 2,
         "checkpoints": {"every": 2},
         "evaluation": {"every": None, "base": True},
