@@ -144,6 +144,8 @@ class Leased:
     status_reason: Mapped[Json | None]  # {code, fault, message, retryable, hint}
     attempt: Mapped[int] = mapped_column(server_default="0")  # how often it was claimed
     crashes: Mapped[int] = mapped_column(server_default="0")  # attempts that ended without being asked to
+    priority: Mapped[int] = mapped_column(server_default="0")  # higher goes first, then older; an evaluation has its job's
+    not_before: Mapped[datetime | None]  # queued after a crash, it waits until then
     cancel_requested: Mapped[bool] = mapped_column(server_default=false())
     pause_requested: Mapped[bool] = mapped_column(server_default=false())  # of a running job; a paused one has its status
     lease_owner: Mapped[str | None]
@@ -181,6 +183,7 @@ class Job(Owned, Leased, Base):
     __table_args__ = (
         Index("ix_jobs_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_created_at_id", "status", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_queue", text("priority DESC"), "created_at", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_parent_id", "parent_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
@@ -363,6 +366,7 @@ class Outbox(Base):
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     task: Mapped[Task] = mapped_column(_states(Task, "task"))
     key: Mapped[str]  # the id of the job or evaluation
+    not_before: Mapped[datetime | None]  # as that of the job or evaluation
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

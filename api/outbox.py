@@ -1,6 +1,6 @@
 """The relay: publishes the hints that were committed, and only those."""
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, or_, select
 
 from api.database import transaction
 from api.models import Outbox
@@ -10,7 +10,7 @@ _BATCH = 100
 
 
 def drain() -> int:
-    """Publish what waits in the outbox, oldest first; returns how many hints. Raises the errors of an outage.
+    """Publish what is due in the outbox, oldest first; returns how many hints. Raises the errors of an outage.
 
     Relays of several API processes share the work: each takes rows that no other has locked. A hint is deleted after it
     was published, so a crash in between publishes it twice, which a claim makes harmless.
@@ -23,7 +23,8 @@ def drain() -> int:
 
 def _drain_batch() -> int:
     with transaction() as session:
-        query = select(Outbox).order_by(Outbox.id).limit(_BATCH).with_for_update(skip_locked=True)
+        due = or_(Outbox.not_before.is_(None), Outbox.not_before <= func.now())
+        query = select(Outbox).where(due).order_by(Outbox.id).limit(_BATCH).with_for_update(skip_locked=True)
         hints = session.scalars(query).all()
         for hint in hints:
             publish(hint.task, hint.key)

@@ -44,6 +44,7 @@ class WrongStatusError(Exception):
     """What was asked for does not go with the status of the job; the message says which that is."""
 
 
+_MOST_DOUBLINGS = 10  # of the wait between attempts
 _HAS = (Status.SUCCEEDED, Status.FAILED)  # a job has failed, and is queued
 
 
@@ -84,13 +85,14 @@ def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | 
             evaluation_spec=evaluation,
             status=Status.QUEUED,
             steps=spec["steps"],
+            priority=spec["priority"],
             parent_id=lineage and lineage.parent_id,
             diff=lineage and lineage.diff,
         )
     )
     origin = {"parent_id": lineage.parent_id} if lineage else {}
     add_event(session, job_id, 0, "status", "The job is queued.", {"status": Status.QUEUED, **origin})
-    _hint(session, Task.RUN_JOB, [job_id])
+    _hint(session, Job, [job_id])
     if evaluation is not None and spec["evaluation"]["base"]:
         schedule_evaluation(session, job_id, ModelKind.BASE, 0, evaluation)
     return job_id
@@ -98,26 +100,47 @@ def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | 
 
 def schedule_evaluation(session: Session, job_id: str, kind: ModelKind, step: int, spec: Json) -> str | None:
     """Queue an evaluation with its hint; None if this model of this job already has one."""
-    row = {"id": new_id("eval"), "job_id": job_id, "model_kind": kind, "step": step, "spec": spec, "status": Status.QUEUED}
+    priority = select(Job.priority).where(Job.id == job_id).scalar_subquery()
+    row = {
+        "id": new_id("eval"),
+        "job_id": job_id,
+        "model_kind": kind,
+        "step": step,
+        "spec": spec,
+        "status": Status.QUEUED,
+        "priority": priority,
+    }
     made = session.execute(upsert(Evaluation).values(row).on_conflict_do_nothing().returning(*_told(Evaluation))).one_or_none()
     if made is None:
         return None
     _tell(session, Evaluation, made, Status.QUEUED, None)
-    _hint(session, Task.RUN_EVALUATION, [made.id])
+    _hint(session, Evaluation, [made.id])
     return str(made.id)
 
 
+def claim_next(session: Session, table: Leased, owner: str) -> Claim | None:
+    """Take the queued job or evaluation whose turn it is: the highest priority, then the oldest; None if none is due.
+
+    `owner` names the worker for people. What another worker is about to take is passed over.
+    """
+    waiting = (table.status == Status.QUEUED, ~table.cancel_requested, _due(table))
+    query = select(table.id).where(*waiting).order_by(table.priority.desc(), table.created_at, table.id).limit(1)
+    key = session.scalar(query.with_for_update(skip_locked=True, key_share=True))
+    return None if key is None else _claim(session, table, key, owner)
+
+
 def claim_job(session: Session, job_id: str, owner: str) -> Claim | None:
-    """Take a queued job; None if it is not queued (any more). `owner` names the worker for people."""
-    return _claim(session, Job, job_id, owner, Job.resolved_spec)
+    """Take this queued job, whether or not it is its turn; None if it is not queued (any more)."""
+    return _claim(session, Job, job_id, owner)
 
 
 def claim_evaluation(session: Session, evaluation_id: str, owner: str) -> Claim | None:
-    """Take a queued evaluation; None if it is not queued (any more)."""
-    return _claim(session, Evaluation, evaluation_id, owner, Evaluation.spec)
+    """Take this queued evaluation, whether or not it is its turn; None if it is not queued (any more)."""
+    return _claim(session, Evaluation, evaluation_id, owner)
 
 
-def _claim(session: Session, table: Leased, key: str, owner: str, spec: InstrumentedAttribute[Json]) -> Claim | None:
+def _claim(session: Session, table: Leased, key: str, owner: str) -> Claim | None:
+    spec = table.spec if table is Evaluation else Job.resolved_spec
     taken = session.execute(
         update(table)
         .where(table.id == key, table.status == Status.QUEUED, ~table.cancel_requested)
@@ -125,6 +148,7 @@ def _claim(session: Session, table: Leased, key: str, owner: str, spec: Instrume
             status=Status.RUNNING,
             phase=case((table.attempt > 0, Phase.RECOVERING), else_=Phase.PROVISIONING),
             status_reason=None,
+            not_before=None,
             attempt=table.attempt + 1,
             lease_owner=owner,
             lease_token=func.gen_random_uuid(),
@@ -250,7 +274,7 @@ def request_resume(session: Session, job_id: str) -> Status:
         raise WrongStatusError(f"only a paused job can be resumed; this one is {job.status}{pausing}")
     phase = Phase.RECOVERING if job.attempt else None
     _move(session, Job, (Job.id == job_id,), Status.QUEUED, None, phase=phase, crashes=0, queued_at=func.now())
-    _hint(session, Task.RUN_JOB, [job_id])
+    _hint(session, Job, [job_id])
     return Status.QUEUED
 
 
@@ -284,9 +308,13 @@ def reap(session: Session, table: Leased) -> dict[Status, list[str]]:
 def hint_again(session: Session, table: Leased) -> list[str]:
     """Write new hints for what has been queued for `hint_seconds`; for when the broker's queue is found empty."""
     age = func.now() - timedelta(seconds=settings().hint_seconds)
-    query = select(table.id).where(table.status == Status.QUEUED, table.queued_at < age).order_by(table.created_at, table.id)
+    query = (
+        select(table.id)
+        .where(table.status == Status.QUEUED, table.queued_at < age, _due(table))
+        .order_by(table.created_at, table.id)
+    )
     keys = list(session.scalars(query))
-    _hint(session, _task(table), keys)
+    _hint(session, table, keys)
     return keys
 
 
@@ -309,8 +337,9 @@ def _release(
         phase=Phase.RECOVERING,
         crashes=crashes,
         queued_at=func.now(),
+        not_before=_after_backoff(crashes) if crashed else None,
     )
-    _hint(session, _task(table), queued)
+    _hint(session, table, queued)
     failed = _end(session, table, running, Status.FAILED, reason, crashes=crashes)
     return {Status.CANCELLED: cancelled, Status.PAUSED: paused, Status.QUEUED: queued, Status.FAILED: failed}
 
@@ -336,7 +365,7 @@ def _move(
             lease_owner=None,
             lease_token=None,
             lease_expires_at=None,
-            **values,
+            **{"not_before": None, **values},
         )
         .returning(*_told(table))
         .execution_options(synchronize_session=False)
@@ -380,9 +409,12 @@ def add_event(
     session.execute(insert(Event).values(row))
 
 
-def _hint(session: Session, task: Task, keys: list[str]) -> None:
-    if keys:
-        session.execute(insert(Outbox), [{"task": task, "key": key} for key in keys])
+def _hint(session: Session, table: Leased, keys: list[str]) -> None:
+    """Messages for these rows, to be published once they are due."""
+    task = Task.RUN_EVALUATION if table is Evaluation else Task.RUN_JOB
+    rows = select(literal(task, Outbox.task.type), table.id, table.not_before).where(table.id.in_(keys))
+    ordered = rows.order_by(table.created_at, table.id)
+    session.execute(insert(Outbox).from_select(["task", "key", "not_before"], ordered))
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -394,5 +426,10 @@ def _lease_end() -> ColumnElement[Any]:
     return func.now() + timedelta(seconds=settings().lease_seconds)
 
 
-def _task(table: Leased) -> Task:
-    return Task.RUN_EVALUATION if table is Evaluation else Task.RUN_JOB
+def _due(table: Leased) -> ColumnElement[bool]:
+    return or_(table.not_before.is_(None), table.not_before <= func.now())
+
+
+def _after_backoff(crashes: ColumnElement[int]) -> ColumnElement[Any]:
+    seconds = settings().backoff_seconds * func.power(2, func.least(crashes, _MOST_DOUBLINGS))
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)

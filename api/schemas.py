@@ -42,6 +42,8 @@ class LeasedView(View):
     phase: Phase | None
     status_reason: ReasonView | None
     attempt: Annotated[int, Field(description="How often a worker started it")]
+    priority: Annotated[int, Field(description="Higher goes first, then older")]
+    not_before: Annotated[datetime | None, Field(description="Queued after a crash, it waits until then")]
     cancel_requested: bool
     pause_requested: Annotated[bool, Field(description="It runs and is to be paused")]
     worker: Annotated[str | None, Field(validation_alias="lease_owner", description="Who runs it now")]

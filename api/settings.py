@@ -42,6 +42,8 @@ class Settings(BaseSettings):
         Seconds, Field(description="Until a webhook is sent again; each time three times more")
     ] = 5
     webhook_hosts: Annotated[tuple[str, ...], Field(description="Hosts that webhooks may call; any where empty")] = ()
+    poll_seconds: Annotated[Seconds, Field(description="Between two looks of a worker for work that no message told of")] = 15
+    backoff_seconds: Annotated[Seconds, Field(description="Before another attempt, doubled with each crash")] = 5
     max_attempts: Annotated[int, Field(ge=1, description="Attempts that may crash; being asked to stop is not a crash")] = 3
     cancel_grace_seconds: Annotated[Seconds, Field(description="From TERM to KILL; longer than a checkpoint takes")] = 60
 

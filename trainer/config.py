@@ -272,6 +272,10 @@ class JobSpec(Strict):
     """One reinforcement-learning run."""
 
     name: Annotated[str | None, Field(max_length=64, description="For people; need not be unique")] = None
+    priority: Annotated[
+        int,
+        Field(ge=-100, le=100, description="In the service's queue: higher goes first, then older; changes nothing computed"),
+    ] = 0
     seed: Annotated[int, Field(ge=0, lt=2**31, description="Of the order of problems, the held-out rows and every sample")] = 0
     steps: Annotated[Count, Field(le=10_000_000, description="Rollout batches to train on")] = 100
     updates_per_batch: Annotated[Count, Field(description="Optimizer steps a rollout batch, those of all epochs together")] = 1

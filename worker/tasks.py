@@ -1,76 +1,46 @@
-"""The Celery tasks. A message is a hint: what runs is what the record lets this worker claim."""
+"""The Celery tasks. A message is a hint to look; what runs is what the record lets this worker claim."""
 
-import logging
 from typing import Any
 
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 
-from api.database import engine, transaction
-from api.models import Task
+from api.background import Repeated
+from api.database import engine
+from api.models import Evaluation, Job, Task
 from api.queue import app
-from api.reason import Fault, Reason
-from api.record import Claim, LeaseLostError, claim_evaluation, claim_job, requeue
-from api.settings import settings
-from worker.drain import draining
-from worker.fence import now
 from worker.presence import Presence
-from worker.supervisor import Run, supervise
-from worker.tail import RunTail
-
-logger = logging.getLogger(__name__)
+from worker.turn import TABLES, poll, take_turn
 
 app.steps["worker"].add(Presence)
 
-
-def _forget_connections(**_: Any) -> None:
-    engine().dispose(close=False)  # those that the fork copied belong to the main process
+_pollers: list[Repeated] = []  # of this pool process: one once it has started
 
 
-worker_process_init.connect(_forget_connections)
+def _start(sender: str, **_: Any) -> None:
+    """In a new pool process; `sender` is the worker's name."""
+    engine().dispose(close=False)  # those connections that the fork copied belong to the main process
+    served = [table for queue, table in TABLES.items() if queue in app.amqp.queues.consume_from]
+    _pollers.append(poll(served, sender))
+    _pollers[0].start()
+
+
+def _stop(**_: Any) -> None:
+    """Before a pool process exits: what its poller runs is told to stop by the drain flag, saves and is given back."""
+    for poller in _pollers:
+        poller.stop()
+
+
+worker_process_init.connect(_start)
+worker_process_shutdown.connect(_stop)
 
 
 @app.task(name=Task.RUN_JOB.value, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
-def run_job(self: Any, job_id: str) -> None:
-    """Train a queued job; a duplicate or late hint does nothing."""
-    asked = now()
-    if draining():
-        return
-    with transaction() as session:
-        claim = claim_job(session, job_id, self.request.hostname)
-    if claim is not None:
-        folder = settings().run_folder(job_id)
-        _hold(Run(claim, "trainer", folder, RunTail(claim, folder).feed), asked)
+def run_job(self: Any, _job_id: str) -> None:
+    """Train the job whose turn it is; a duplicate or late hint finds none."""
+    take_turn(Job, self.request.hostname)
 
 
 @app.task(name=Task.RUN_EVALUATION.value, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
-def run_evaluation(self: Any, evaluation_id: str) -> None:
-    """Score the model of a queued evaluation; a duplicate or late hint does nothing."""
-    asked = now()
-    if draining():
-        return
-    with transaction() as session:
-        claim = claim_evaluation(session, evaluation_id, self.request.hostname)
-    if claim is not None:
-        _hold(Run(claim, "evaluator", settings().evaluation_folder(evaluation_id), _nothing_to_feed), asked)
-
-
-def _hold(run: Run, asked: float) -> None:
-    """Supervise until the claim is ended or given back, also by a fault of ours."""
-    logger.info("%s: attempt %d", run.claim.id, run.claim.attempt)
-    try:
-        supervise(run, asked + settings().lease_seconds)
-    except LeaseLostError:
-        logger.warning("%s: the lease is lost; the process is dead, the record is another's", run.claim.id)
-    except Exception as error:  # the border of the task: a full disk or a fault of ours costs an attempt, not the truth
-        logger.exception("%s: the worker failed", run.claim.id)
-        _give_back(run.claim, error)
-
-
-def _give_back(claim: Claim, error: Exception) -> None:
-    reason = Reason("worker_error", Fault.INFRA, f"The worker failed: {type(error).__name__}: {error}", retryable=True)
-    with transaction() as session:
-        requeue(session, claim, reason, crashed=True)
-
-
-def _nothing_to_feed() -> bool:
-    return False
+def run_evaluation(self: Any, _evaluation_id: str) -> None:
+    """Score the model of the evaluation whose turn it is; a duplicate or late hint finds none."""
+    take_turn(Evaluation, self.request.hostname)

@@ -1,10 +1,10 @@
-"""Pausing a job; where it came from; what has ended never changes."""
+"""Pausing a job; where it came from; its turn; what has ended never changes."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 revision: str = "0002"
 down_revision: str | None = "0001"
@@ -17,10 +17,19 @@ _LEASED = ("jobs", "evaluations")
 def upgrade() -> None:
     for table in _LEASED:
         op.add_column(table, sa.Column("pause_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+        op.add_column(table, sa.Column("priority", sa.BigInteger(), server_default="0", nullable=False))
+        op.add_column(table, sa.Column("not_before", TIMESTAMP(timezone=True), nullable=True))
+    op.add_column("outbox", sa.Column("not_before", TIMESTAMP(timezone=True), nullable=True))
     op.add_column("jobs", sa.Column("parent_id", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("diff", JSONB(), nullable=True))
     op.create_foreign_key(op.f("fk_jobs_parent_id_jobs"), "jobs", "jobs", ["parent_id"], ["id"], ondelete="SET NULL")
     op.create_index("ix_jobs_parent_id", "jobs", ["parent_id"])
+    op.create_index(
+        "ix_jobs_queue",
+        "jobs",
+        [sa.literal_column("priority DESC"), "created_at", "id"],
+        postgresql_where=sa.text("status = 'queued'"),
+    )
     _keep_terminal_status()
 
 
@@ -28,9 +37,13 @@ def downgrade() -> None:
     for table in _LEASED:
         op.execute(f"DROP TRIGGER keep_terminal_status ON {table}")
     op.execute("DROP FUNCTION keep_terminal_status()")
+    op.drop_column("outbox", "not_before")
+    op.drop_index("ix_jobs_queue", "jobs")
     op.drop_column("jobs", "diff")
     op.drop_column("jobs", "parent_id")
     for table in _LEASED:
+        op.drop_column(table, "not_before")
+        op.drop_column(table, "priority")
         op.drop_column(table, "pause_requested")
 
 

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+from sqlalchemy import text
 
+from api import outbox
 from api.database import transaction
-from api.models import TERMINAL, Evaluation, ModelKind, Phase, Status
+from api.models import TERMINAL, Evaluation, Job, ModelKind, Phase, Status
 from api.reason import CANCELLED, WORKER_LOST, Fault, Reason
 from api.record import (
     Claim,
@@ -19,6 +21,7 @@ from api.record import (
     add_event,
     claim_evaluation,
     claim_job,
+    claim_next,
     finish,
     heartbeat,
     hold,
@@ -346,6 +349,98 @@ def test_pause_against_claim_leaves_no_job_that_runs_unasked(new_job: NewJob) ->
             assert asked.result() is (Status.PAUSED if won is None else Status.RUNNING)
         with transaction() as session:
             assert won is None or heartbeat(session, won) is Lease.PAUSE_REQUESTED
+
+
+def next_job() -> str | None:
+    with transaction() as session:
+        claim = claim_next(session, Job, "worker-1")
+    return None if claim is None else claim.id
+
+
+def test_the_highest_priority_goes_first_then_the_oldest(new_job: NewJob) -> None:
+    low, first, second, high = (new_job(priority=priority) for priority in (-1, 0, 0, 5))
+    assert [next_job() for _ in range(5)] == [high, first, second, low, None]
+
+
+def test_workers_that_look_at_once_take_different_jobs(new_job: NewJob) -> None:
+    jobs, barrier = [new_job() for _ in range(8)], Barrier(8)
+
+    def take(number: int) -> str | None:
+        with transaction() as session:
+            barrier.wait()
+            claim = claim_next(session, Job, f"worker-{number}")
+            return None if claim is None else claim.id
+
+    with ThreadPoolExecutor(8) as threads:
+        taken = [job_id for job_id in threads.map(take, range(8)) if job_id]
+    rest = list(iter(next_job, None))
+    assert sorted([*taken, *rest]) == sorted(jobs)
+    assert len(taken) > 1, "none waits for another's row"
+
+
+def test_what_another_worker_is_about_to_take_is_passed_over(new_job: NewJob) -> None:
+    first, second = new_job(), new_job()
+    with transaction() as session:
+        taken = claim_next(session, Job, "worker-1")
+        assert taken is not None
+        assert (taken.id, next_job()) == (first, second)
+
+
+def test_after_a_crash_a_job_waits_twice_as_long_each_time(running: Running) -> None:
+    claim = running()
+    for expected in (10.0, 20.0):
+        with transaction() as session:
+            requeue(session, claim, WORKER_LOST, crashed=True)
+        [(wait, hinted)] = rows(
+            "SELECT extract(epoch FROM jobs.not_before - queued_at)::float, outbox.not_before = jobs.not_before"
+            " FROM jobs JOIN outbox ON key = jobs.id ORDER BY outbox.id DESC LIMIT 1"
+        )
+        assert (wait, hinted) == (expected, True)
+        assert next_job() is None
+        with transaction() as session:
+            session.execute(text("UPDATE jobs SET not_before = now()"))
+        claim = again(claim.job_id)
+    assert rows("SELECT not_before FROM jobs") == [(None,)]
+    with transaction() as session:
+        requeue(session, claim, DRAINED, crashed=False)
+    assert next_job() == claim.job_id, "being shut down costs no wait"
+
+
+def again(job_id: str) -> Claim:
+    with transaction() as session:
+        claim = claim_next(session, Job, "worker-2")
+    assert claim is not None
+    assert claim.id == job_id
+    return claim
+
+
+def test_a_hint_is_published_when_its_job_is_due(running: Running) -> None:
+    claim = running()
+    outbox.drain()
+    with transaction() as session:
+        requeue(session, claim, WORKER_LOST, crashed=True)
+    assert outbox.drain() == 0
+    with transaction() as session:
+        session.execute(text("UPDATE outbox SET not_before = now()"))
+    assert outbox.drain() == 1
+
+
+def test_a_job_is_resumed_without_the_wait_of_its_crash(running: Running) -> None:
+    claim = running()
+    with transaction() as session:
+        requeue(session, claim, WORKER_LOST, crashed=True)
+    pause(claim.job_id)
+    resume(claim.job_id)
+    assert next_job() == claim.job_id
+
+
+def test_an_evaluation_has_the_priority_of_its_job(new_job: NewJob, tmp_path_sums: str) -> None:
+    for priority in (0, 7):
+        new_job(priority=priority, evaluation={"benchmarks": [tmp_path_sums]})
+    with transaction() as session:
+        claim = claim_next(session, Evaluation, "evaluator-1")
+    assert claim is not None
+    assert rows("SELECT priority FROM jobs WHERE id = :job_id", job_id=claim.job_id) == [(7,)]
 
 
 def test_the_base_model_is_evaluated_and_its_result_kept(running: Running, tmp_path_sums: str) -> None:

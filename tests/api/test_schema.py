@@ -86,7 +86,7 @@ def test_rows_survive_an_upgrade_and_a_downgrade(empty_database: Engine) -> None
     schema.upgrade()
     with empty_database.connect() as connection:
         assert connection.execute(text(rows)).all() == before
-        assert connection.execute(text("SELECT pause_requested FROM jobs")).all() == [(False,)]
+        assert connection.execute(text("SELECT pause_requested, priority, parent_id FROM jobs")).all() == [(False, 0, None)]
     schema.downgrade("0001")
     with empty_database.begin() as connection:
         assert connection.execute(text(rows)).all() == before

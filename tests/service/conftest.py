@@ -25,6 +25,7 @@ CLOCKS = {
     "MHPO_REAPER_SECONDS": "0.5",
     "MHPO_OUTBOX_SECONDS": "0.2",
     "MHPO_HINT_SECONDS": "5",
+    "MHPO_BACKOFF_SECONDS": "0.1",
     "MHPO_CANCEL_GRACE_SECONDS": "30",
 }
 PATIENCE = 240.0
@@ -81,10 +82,10 @@ def start_worker(record: Settings, tmp_path: Path) -> Iterator[StartWorker]:
     """Starts a Celery worker for a queue; all are stopped after the test."""
     with ExitStack() as stop:
 
-        def start(name: str = "worker", queue: str = "gpu") -> subprocess.Popen[bytes]:
+        def start(name: str = "worker", queue: str = "gpu", **environment: str) -> subprocess.Popen[bytes]:
             argv = ["-m", "celery", "-A", "worker.tasks", "worker", "-Q", queue, "-n", f"{name}@%h", "-c", "1", "-l", "INFO"]
             log = tmp_path / f"{name}.log"
-            process = spawn([sys.executable, *argv], log=log, env={**os.environ, **CLOCKS})
+            process = spawn([sys.executable, *argv], log=log, env={**os.environ, **CLOCKS, **environment})
             stop.callback(finish, process, 60.0)
             stop.callback(ask, process, signal.SIGTERM)
             wait_until(lambda: "ready." in log.read_text())

@@ -12,6 +12,7 @@ import pytest
 from api.models import Task
 from api.queue import publish
 from api.settings import Settings
+from cli import embedded
 from tests.conftest import api_server, wait_until
 from tests.service.conftest import (
     CLOCKS,
@@ -128,6 +129,36 @@ def test_the_vllm_engine_dies_with_a_killed_worker_and_serves_until_a_stopped_on
     waiting = job(http, job_id)
     assert (waiting["status"], waiting["status_reason"]["code"]) == ("queued", "worker_stopped")
     assert last_complete_checkpoint(folder) == waiting["step"] > 0
+
+
+def test_jobs_run_and_are_given_back_while_redis_is_down(
+    record: Settings, start_worker: StartWorker, long: Spec, tmp_path: Path
+) -> None:
+    redis = embedded.Redis(tmp_path)
+    redis.start()
+    service = {"MHPO_REDIS_URL": redis.url, "MHPO_POLL_SECONDS": "0.5"}
+    try:
+        with api_server(tmp_path / "api.log", **CLOCKS, **service) as api, api.client() as http:
+            worker = start_worker("first", **service)
+            assert redis.process is not None
+            redis.process.kill()
+            redis.process.wait()
+            short, job_id = submit(http, {**long, "steps": 2}), submit(http, long)
+            assert wait_for(http, short, "succeeded")["attempt"] == 1
+            wait_until(lambda: recorded_steps(http, job_id) > 0, PATIENCE)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(60) == 0
+            waiting = job(http, job_id)
+            assert (waiting["status"], waiting["status_reason"]["code"]) == ("queued", "worker_stopped")
+            assert last_complete_checkpoint(record.run_folder(job_id)) == waiting["step"] > 0
+            assert not run_processes(record.run_folder(job_id))
+            redis.start()
+            start_worker("second", **service)
+            assert wait_for(http, job_id, "succeeded")["attempt"] == 2
+            assert resumed_at(http, job_id) == [waiting["step"]]
+    finally:
+        redis.ask_to_stop()
+        redis.finish()
 
 
 def test_a_trainer_that_keeps_dying_fails_its_job_after_bounded_attempts(

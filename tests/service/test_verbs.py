@@ -1,4 +1,4 @@
-"""What people do to jobs, through real processes: paused, resumed."""
+"""What people do to jobs, through real processes: pause, resume, give priority."""
 
 import httpx
 import pytest
@@ -49,3 +49,11 @@ def test_a_paused_job_holds_nothing_and_goes_on_where_it_was(
     assert curves(folder) == whole
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == long["steps"], "no step was done twice"
+
+
+def test_the_job_of_higher_priority_runs_first(http: httpx.Client, start_worker: StartWorker, spec: Spec) -> None:
+    low = submit(http, {**spec, "steps": 1})
+    high = submit(http, {**spec, "steps": 1, "priority": 5})
+    start_worker()
+    started = [wait_for(http, job_id, "succeeded")["started_at"] for job_id in (high, low)]
+    assert started == sorted(started)

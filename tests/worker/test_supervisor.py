@@ -64,6 +64,7 @@ def queue_job(acts: list[Act], on_term: Any = None, benchmarks: bool = False) ->
     evaluation = {"model": {"path": "base", "revision": None}} if benchmarks else None
     spec = {
         "name": None,
+        "priority": 0,
         "steps": 2,
         "checkpoints": {"every": 2},
         "evaluation": {"every": None, "base": True},
@@ -326,8 +327,10 @@ def restart(servers: Servers, while_down: Callable[[], object]) -> None:
 
 
 def test_a_short_database_outage_costs_nothing(
-    quick: Settings, servers: Servers, background: Callable[[str], Future[None]]
+    quick: Settings, servers: Servers, background: Callable[[str], Future[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MHPO_LEASE_SECONDS", "60")  # longer than a busy machine takes to restart the server
+    settings.cache_clear()
     job_id = queue_job(
         [
             {"append": {"metrics.jsonl": metrics(1)}},
@@ -344,7 +347,7 @@ def test_a_short_database_outage_costs_nothing(
         wait_until(lambda: not processes(job_id))
 
     restart(servers, end_in_the_dark)
-    running.result(30)
+    running.result(60)
     assert rewards(job_id) == {(1, 1): 0.5, (1, 2): 0.5}
     assert statuses(job_id) == ["queued", "running", "succeeded"]
 
