@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from api import uploads
 from api.models import Checkpoint, Json, is_id
 from api.openai_dataset import Problems, problems_of
 from api.openai_graders import answer_column, from_openai
@@ -170,7 +169,7 @@ def _rollout(knobs: Hyperparameters, batch: int) -> Json:
 
 def _evaluation(knobs: Hyperparameters, validation: Problems) -> Json:
     samples = {} if knobs.eval_samples == "auto" else {"samples": knobs.eval_samples}
-    return {"benchmarks": [str(uploads.location(validation.file))], "every": 1, **samples}
+    return {"benchmarks": [validation.file.id], "every": 1, **samples}
 
 
 def _times(multiplier: float | Auto) -> float:

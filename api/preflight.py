@@ -146,5 +146,8 @@ def _resolve_evaluation(session: Session, evaluation: Evaluation) -> Evaluation:
 
 
 def _resolve_benchmark(session: Session, name: str, number: int) -> str:
+    param = f"evaluation.benchmarks.{number}"
+    if _is_file_id(name):
+        return _uploaded(session, name, param)
     is_name = "/" not in name and Path(name).suffix not in DATA_SUFFIXES
-    return name if is_name else str(check_place(session, name, f"evaluation.benchmarks.{number}"))
+    return name if is_name else str(check_place(session, name, param))

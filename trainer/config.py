@@ -234,7 +234,8 @@ class Evaluation(Strict):
     """Scores of the base model and of checkpoints, on the evaluator's own queue; they never hold the run up."""
 
     benchmarks: Annotated[
-        Listed[tuple[str, ...]], Field(description="Names from GET /v1/benchmarks, or paths of JSONL files")
+        Listed[tuple[str, ...]],
+        Field(description="Names from GET /v1/benchmarks, paths of JSONL files, or ids of uploaded ones"),
     ] = ()
     every: Annotated[Count | None, Field(description="Checkpoints between evaluations; null: only the final one")] = None
     base: Annotated[bool, Field(description="Score the model before training too")] = True

@@ -95,6 +95,23 @@ def cancel_fine_tuning_job(job_id: str, session: SessionDep) -> dict[str, Any]:
     return _view(session, job_id)
 
 
+@router.post(f"{JOBS}/{{job_id}}/pause")
+def pause_fine_tuning_job(job_id: str, session: SessionDep) -> dict[str, Any]:
+    """Have a job save a checkpoint and stop; it is paused when its process has ended."""
+    with session.begin():
+        record.request_pause(session, job_id)
+    return _view(session, job_id)
+
+
+@router.post(f"{JOBS}/{{job_id}}/resume")
+def resume_fine_tuning_job(job_id: str, session: SessionDep, relay: RelayDep) -> dict[str, Any]:
+    """Queue a paused job, which goes on at its last checkpoint."""
+    with session.begin():
+        record.request_resume(session, job_id)
+    relay.wake()
+    return _view(session, job_id)
+
+
 @router.get(f"{JOBS}/{{job_id}}/events")
 def list_fine_tuning_events(
     job_id: str, session: SessionDep, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 20
