@@ -97,10 +97,12 @@ def location(file: File) -> Path:
 
 
 def _uses(file: File) -> ColumnElement[bool]:
-    """Trains on it, or was made of it."""
+    """Trains on it, is scored on it, or was made of it."""
     asked = [OpenAIJob.request[name].astext == file.id for name in ("training_file", "validation_file")]
-    trains = Job.resolved_spec["dataset"]["path"].astext == str(location(file))
-    return or_(trains, Job.id.in_(select(OpenAIJob.job_id).where(or_(*asked))))
+    path = str(location(file))
+    trains = Job.resolved_spec["dataset"]["path"].astext == path
+    scored = Job.resolved_spec["evaluation"]["benchmarks"].contains([path])
+    return or_(trains, scored, Job.id.in_(select(OpenAIJob.job_id).where(or_(*asked))))
 
 
 def _lock_content(session: Session, sha256: str) -> None:

@@ -235,7 +235,7 @@ class Evaluation(Strict):
 
     benchmarks: Annotated[
         Listed[tuple[str, ...]],
-        Field(description="Names from GET /v1/benchmarks, paths of JSONL files, or ids of uploaded ones"),
+        Field(description="Names from GET /v1/benchmarks, or JSONL files: paths, or ids of uploads"),
     ] = ()
     every: Annotated[Count | None, Field(description="Checkpoints between evaluations; null: only the final one")] = None
     base: Annotated[bool, Field(description="Score the model before training too")] = True
