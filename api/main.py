@@ -13,6 +13,7 @@ from api.database import engine
 from api.docs_page import serve_docs
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
+from api.page.serve import serve_page
 from api.routes import benchmarks, files, health, jobs, keys, openai, plans, runs, stream
 from api.schemas import ErrorView
 from api.security import secure
@@ -61,6 +62,7 @@ def create_app() -> FastAPI:
     for part in (openai, plans, jobs, runs, stream, benchmarks, files, keys, health):
         app.include_router(part.router)
     serve_docs(app)
+    serve_page(app)
     return app
 
 
