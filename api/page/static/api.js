@@ -97,7 +97,7 @@ export class Stream {
       } catch (error) {
         if (error.status === 401 || error.status === 404) return this.on.state(false, error);
         if (error.status === 422) return this.on.lost();
-        this.on.state(false, error);
+        this.on.state(false, error.name === "AbortError" ? new Unreachable("Nothing was heard for a while.") : error);
       }
       await new Promise((wake) => {
         this.wake = wake;

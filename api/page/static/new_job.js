@@ -1,7 +1,8 @@
-// A new job: its spec as JSON, checked by the service as one writes.
+// A new job: its spec as a form and as JSON, each in step with the other, checked by the service as one writes.
 
 import { get, key, post } from "./api.js";
 import { copyButton, fill, h, notice, settled } from "./dom.js";
+import { Form } from "./form.js";
 import { bytes, duration, number } from "./words.js";
 
 export async function show(main) {
@@ -18,14 +19,24 @@ export async function show(main) {
 class Maker {
   constructor(description, spec, parent) {
     this.spec = spec;
-    this.submission = crypto.randomUUID?.() ?? String(Math.random()); // sent again after a lost answer it makes no second job
+    this.checkSoon = settled(350, () => this.check());
+    this.sent = null; // {text, key}: the same spec sent again after a lost answer makes no second job
     this.text = h("textarea", { id: "json", spellcheck: "false", "aria-label": "The job spec as JSON", oninput: () => this.typed() });
     this.text.value = JSON.stringify(spec, null, 2);
-    this.verdict = h("div", { id: "verdict", "aria-live": "polite" });
+    this.verdict = h("div", { id: "verdict", class: "verdict", "aria-live": "polite" });
     this.send = h("button", { type: "button", class: "primary", onclick: () => this.submit() }, "Start the job");
-    this.checkSoon = settled(350, () => this.check());
+    const { schemas } = description.components;
+    this.form = new Form(schemas, schemas.JobSpec, (edited) => this.edited(edited));
+    this.form.show(spec);
     const heading = h("div", { class: "toolbar" }, h("h1", {}, parent ? `New job, from ${parent.name ?? parent.id}` : "New job"), copyButton("Copy as curl", () => this.curl()), this.send);
-    this.element = h("div", {}, heading, this.verdict, h("div", { class: "card maker" }, this.text));
+    const side = h("div", { class: "side card" }, h("h2", {}, "The same as JSON"), this.text);
+    this.element = h("div", {}, heading, this.verdict, h("div", { class: "maker" }, this.form.element, side));
+  }
+
+  edited(spec) {
+    this.spec = structuredClone(spec);
+    this.text.value = JSON.stringify(spec, null, 2);
+    this.checkSoon();
   }
 
   /** Keep to what is written while it can be read. */
@@ -37,6 +48,8 @@ class Maker {
       fill(this.verdict, notice("bad", `This is no JSON yet: ${error.message}`));
       return;
     }
+    const isObject = typeof this.spec === "object" && this.spec !== null && !Array.isArray(this.spec);
+    if (isObject) this.form.show(this.spec);
     this.checkSoon();
   }
 
@@ -46,22 +59,22 @@ class Maker {
     try {
       const plan = await post("/v1/jobs/plan", this.spec, {}, mine.signal);
       this.send.disabled = false;
-      this.faulty(null, null);
+      this.form.faulty(null, null);
       fill(this.verdict, notice("good", ...planned(plan)));
     } catch (error) {
       if (error.name === "AbortError") return;
       this.send.disabled = true;
-      this.faulty(error.param, error.message);
+      this.form.faulty(error.param, error.message);
       fill(this.verdict, notice("bad", error.param ? h("b", {}, `${error.param}: `) : null, error.message));
     }
   }
 
-  faulty() {}
-
   async submit() {
     this.send.disabled = true;
+    const text = JSON.stringify(this.spec);
+    if (this.sent?.text !== text) this.sent = { text, key: `page-${Date.now()}-${Math.random()}` };
     try {
-      const job = await post("/v1/jobs", this.spec, { "idempotency-key": this.submission });
+      const job = await post("/v1/jobs", this.spec, { "idempotency-key": this.sent.key });
       location.assign(`/jobs/${job.id}`);
     } catch (error) {
       this.send.disabled = false;

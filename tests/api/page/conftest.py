@@ -20,6 +20,10 @@ _ARGUMENTS = (
     "--no-first-run",
 )
 _MILLISECONDS = 30_000
+_TOO_WIDE = """width => document.documentElement.scrollWidth <= width ? [] :
+  [...document.querySelectorAll("main *")].filter(each => !each.closest(".scroll"))
+    .filter(each => each.getBoundingClientRect().right > width)
+    .map(each => each.outerHTML.slice(0, 120)).concat(document.documentElement.scrollWidth)"""
 expect.set_options(timeout=_MILLISECONDS)
 
 
@@ -62,8 +66,8 @@ class Tab:
             self.page.set_viewport_size({"width": width, "height": 900})
             self._drawn()
             self.page.screenshot(path=ARTIFACTS / f"{name}-{width}.png", full_page=True)
-            wide = self.page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= width, f"{name} is {wide} px wide in a window of {width} px"
+            wide = self.page.evaluate(_TOO_WIDE, width)
+            assert wide == [], f"{name} is wider than a window of {width} px"
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
         self.page.emulate_media(color_scheme="dark")
         self._drawn()

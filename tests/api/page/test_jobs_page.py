@@ -80,3 +80,34 @@ def test_a_spec_is_checked_as_it_is_written_and_becomes_a_job(tab: Tab, spec: Js
     send.click()
     expect(page.locator("#status")).to_contain_text("Queued")
     expect(page.get_by_role("heading", level=1)).to_have_text("sums")
+
+
+def test_the_form_and_the_json_are_in_step(tab: Tab, spec: Json) -> None:
+    tab.expected = ("422",)
+    page = tab.open("/jobs/new")
+    verdict, editor = page.locator("#verdict"), page.locator("#json")
+    editor.fill(json.dumps(spec))
+    expect(page.get_by_label("steps", exact=True)).to_have_value("10")
+    page.get_by_label("steps", exact=True).fill("12")
+    expect(verdict).to_contain_text("This can run: 12 steps, 96 completions.")
+    page.locator('[id="f-algorithm-type"]').select_option("grpo")
+    page.get_by_label("group size", exact=True).fill("1")
+    field = page.locator('[data-path="rollout.group_size"]')
+    expect(field.locator(".wrong")).to_contain_text("greater than or equal to 2")
+    tab.photograph("new-job-fault")
+    page.get_by_label("group size", exact=True).fill("")
+    page.get_by_role("button", name="Add one").click()
+    page.locator('[id="f-rewards.0-type"]').select_option("exact")
+    expect(verdict).to_contain_text("This can run: 12 steps, 384 completions.")
+    expect(field.locator(".wrong")).to_be_hidden()
+    written = json.loads(editor.input_value())
+    wanted = {"steps": 12, "algorithm": {"type": "grpo"}, "rollout": {"prompts_per_step": 4}, "rewards": [{"type": "exact"}]}
+    assert written == {**spec, **wanted}
+
+
+def test_a_job_is_made_out_of_another(tab: Tab, new_job: Callable[..., str]) -> None:
+    job_id = new_job(name="the first", steps=33)
+    page = tab.open(f"/jobs/{job_id}")
+    page.get_by_role("link", name="Clone").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("New job, from the first")
+    expect(page.locator("#verdict")).to_contain_text("33 steps")
