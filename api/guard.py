@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # What anyone may read: no data of a job. The page asks for the key itself.
 PUBLIC = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
-PUBLIC_FOLDERS = ("/static/", "/docs/assets/")
+PUBLIC_FOLDERS = ("/jobs/", "/static/", "/docs/assets/")
 KEYS_PATH = "/v1/keys"
 
 _READING = ("GET", "HEAD", "OPTIONS")

@@ -14,6 +14,7 @@ from api.database import engine
 from api.docs_page import serve_docs
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
+from api.page.serve import serve_page
 from api.routes import benchmarks, compare, files, health, jobs, keys, openai, plans, runs, stream, telemetry
 from api.routes import webhooks as webhook_routes
 from api.schemas import ErrorView
@@ -69,6 +70,7 @@ def create_app() -> FastAPI:
     for part in (openai, plans, jobs, runs, stream, benchmarks, compare, files, webhook_routes, telemetry, keys, health):
         app.include_router(part.router)
     serve_docs(app)
+    serve_page(app)
     return app
 
 

@@ -1,0 +1,78 @@
+"""The page: one document for every address of it, and the modules, style and vendored code that it loads.
+
+Assets lie below a digest of them all, so a browser keeps them for good and never mixes those of two versions.
+"""
+
+import gzip
+import mimetypes
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+
+ADDRESSES = ("/", "/jobs/new", "/jobs/{job_id}")
+_FOREVER = "public, max-age=31536000, immutable"
+_LEAST_TO_COMPRESS = 1024  # bytes
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file as it is sent, and the same compressed."""
+
+    content: bytes
+    compressed: bytes
+    media_type: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes) -> "Asset":
+        suffix = path[path.rfind(".") :]
+        media_type = _TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain"
+        return cls(content, gzip.compress(content, mtime=0), media_type)
+
+    def answer(self, request: Request) -> Response:
+        headers = {"cache-control": _FOREVER, "vary": "accept-encoding"}
+        if len(self.content) < _LEAST_TO_COMPRESS or "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(self.content, media_type=self.media_type, headers=headers)
+        return Response(self.compressed, media_type=self.media_type, headers={**headers, "content-encoding": "gzip"})
+
+
+def serve_page(app: FastAPI) -> None:
+    """Add the page to the app."""
+    folder = files("api.page")
+    contents = _read(folder / "static")
+    version = _digest(contents)
+    assets = {path: Asset.of(path, content) for path, content in contents.items()}
+    document = (folder / "index.html").read_text(encoding="utf-8").replace("{assets}", f"/static/{version}")
+
+    def page() -> HTMLResponse:
+        return HTMLResponse(document, headers={"cache-control": "no-cache"})
+
+    def asset(version_asked: str, path: str, request: Request) -> Response:
+        if version_asked != version or path not in assets:
+            raise HTTPException(404, f"no asset {path!r} of this version of the page")
+        return assets[path].answer(request)
+
+    for address in ADDRESSES:
+        app.add_api_route(address, page, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/static/{version_asked}/{path:path}", asset, methods=["GET"], include_in_schema=False)
+
+
+def _read(folder: Traversable, prefix: str = "") -> dict[str, bytes]:
+    """Every file below `folder` by its path."""
+    found: dict[str, bytes] = {}
+    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+        path = f"{prefix}{entry.name}"
+        found.update(_read(entry, f"{path}/") if entry.is_dir() else {path: entry.read_bytes()})
+    return found
+
+
+def _digest(contents: dict[str, bytes]) -> str:
+    whole = blake2b(digest_size=8)
+    for path, content in contents.items():
+        whole.update(f"{path}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()

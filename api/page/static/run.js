@@ -1,0 +1,299 @@
+// One run: what it is doing, its curves, and what it has left.
+
+import { get, key, post, Stream } from "./api.js";
+import { Panel, uplot } from "./chart.js";
+import { Curves } from "./curves.js";
+import { copyButton, fill, h, notice, settled } from "./dom.js";
+import { Checkpoints, Evaluations } from "./results.js";
+import { Events } from "./events.js";
+import { Log } from "./log.js";
+import { metricsOf, panels } from "./panels.js";
+import { Rollouts } from "./rollouts.js";
+import { age, clock, duration, ENDED, faultWord, number, phaseWord, statusTone, statusWord } from "./words.js";
+
+export async function show(main, jobId) {
+  fill(main, h("p", { class: "quiet", role: "status" }, "Loading the run…"));
+  const [job, routes] = await Promise.all([get(`/v1/jobs/${jobId}`), actions()]);
+  const run = new Run(job, routes);
+  document.title = `${job.name ?? job.id} · MHPO`;
+  fill(main, run.element);
+  await run.open();
+}
+
+/** What this service lets one do with a job, by its own description. */
+async function actions() {
+  const { paths } = await get("/openapi.json");
+  return ["pause", "resume", "cancel"].filter((action) => paths[`/v1/jobs/{job_id}/${action}`]?.post);
+}
+
+class Run {
+  constructor(job, routes) {
+    Object.assign(this, { job, routes });
+    this.view = { smoothing: Number(localStorage.getItem("smoothing") ?? 0.5), log: false, axis: "step" };
+    this.sections = panels(job.spec);
+    this.drawSoon = once(() => this.draw());
+    this.curves = new Curves(job.id, metricsOf(this.sections), this.drawSoon);
+    this.rollouts = new Rollouts(job);
+    this.evaluations = new Evaluations(job);
+    this.checkpoints = new Checkpoints(job);
+    this.events = new Events(job);
+    this.log = new Log(job);
+    this.refreshSoon = settled(500, () => this.refresh());
+    this.build();
+  }
+
+  build() {
+    this.connection = h("span", { class: "connection", role: "status" }, "connecting…");
+    this.head = h("div", { class: "card head" });
+    this.empty = h("p", { class: "notice", role: "status" }, "No step is done yet: curves begin with the first.");
+    this.fault = h("div", {});
+    this.panels = this.sections.map((section) => section.panels.map((panel) => this.panel(panel)));
+    const curves = this.sections.map((section, i) =>
+      h("section", { class: "curves", "aria-label": section.title }, h("h2", {}, section.title), h("div", { class: "grid" }, this.panels[i].map((panel) => panel.element))),
+    );
+    const jumps = ["Curves", "Scores", "Rollouts", "Events", "Log", "Checkpoints", "Configuration"];
+    this.element = h(
+      "div",
+      { class: "run" },
+      this.head,
+      h("nav", { class: "jumps", "aria-label": "Parts of this page" }, jumps.map((name) => h("a", { href: `#${name.toLowerCase()}` }, name)), this.connection),
+      h("section", { id: "curves", "aria-label": "Curves" }, this.controls(), this.fault, this.empty, curves, this.more()),
+      part("scores", "Scores", this.evaluations.element),
+      part("rollouts", "Rollouts", this.rollouts.element),
+      part("events", "Events", this.events.element),
+      part("log", "Log", this.log.element),
+      part("checkpoints", "Checkpoints", this.checkpoints.element),
+      part("configuration", "Configuration", this.configuration()),
+    );
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.each((panel) => panel.restyle()));
+    this.header();
+  }
+
+  panel(definition) {
+    return new Panel(definition, this.curves, this.view, (from, to) => this.zoom([from, to]));
+  }
+
+  each(work) {
+    this.panels.flat().forEach(work);
+  }
+
+  /** The stream's place is taken before anything is read (its first piece says so), so that nothing falls between the two. */
+  async open() {
+    const begun = new Promise((resolve) => (this.begun = resolve));
+    this.curves.loading = new AbortController(); // steps wait until the buckets are there
+    this.stream = new Stream(this.job.id, {
+      news: (kind, data, id) => this.news(kind, data, id),
+      state: (is, error) => this.state(is, error),
+      lost: () => location.reload(),
+    });
+    setInterval(() => this.header(), 5000);
+    await Promise.all([uplot(), begun]);
+    await this.loadAll();
+  }
+
+  async loadAll() {
+    await Promise.all([this.load(), this.log.load(), this.events.load(), this.refresh(), this.rollouts.load()]);
+  }
+
+  async load() {
+    try {
+      await this.curves.load();
+      fill(this.fault);
+    } catch (error) {
+      const again = h("button", { type: "button", onclick: () => this.load() }, "Try again");
+      fill(this.fault, notice("bad", `The curves could not be read: ${error.message} `, again));
+    }
+  }
+
+  /** What changes seldom and is read whole. */
+  async refresh() {
+    await Promise.all([this.evaluations.load(), this.checkpoints.load()]);
+  }
+
+  news(kind, data, id) {
+    if (this.readWithoutStream) this.loadAll();
+    this.readWithoutStream = false;
+    this.begun();
+    if (kind === "metrics") {
+      this.curves.add(data);
+      this.rollouts.newStep(data.step);
+    } else if (kind === "status") {
+      Object.assign(this.job, data);
+      this.header();
+      this.refreshSoon();
+    } else if (kind === "event") {
+      this.events.add(data);
+      this.refreshSoon();
+    } else if (kind === "log") {
+      this.log.add(data.text, Number(id.split(".")[2]));
+    }
+  }
+
+  state(connected, error) {
+    this.connection.className = connected ? "connection on" : "connection off";
+    this.connection.textContent = connected ? "live" : `disconnected: ${error?.message ?? "the stream ended"} Trying again…`;
+    if (connected || this.stream?.last) return;
+    this.readWithoutStream = true;
+    this.begun();
+  }
+
+  draw() {
+    this.empty.hidden = this.curves.nextStep > 1 || this.job.step > 0;
+    this.each((panel) => panel.draw());
+    for (const section of this.element.querySelectorAll(".curves")) {
+      section.hidden = [...section.querySelectorAll(".panel")].every((panel) => panel.hidden);
+    }
+    const known = new Set([...this.choice.options].map((option) => option.value));
+    this.choice.append(...this.curves.names.filter((name) => !known.has(name)).map((name) => h("option", { value: name }, name)));
+    this.header();
+  }
+
+  // The header
+
+  header() {
+    const { job } = this;
+    const state = JSON.stringify([job.status, job.phase, job.status_reason, job.cancel_requested]);
+    if (state !== this.headerState) this.buildHeader(); // else what has the focus, or is read out, stays
+    this.headerState = state;
+    const ended = ENDED.includes(job.status);
+    const until = job.finished_at ? Date.parse(job.finished_at) : Date.now();
+    const facts = [
+      ["Step", `${number(job.step)} of ${number(job.steps)}`],
+      ended ? null : ["Time left", this.timeLeft()],
+      [ended ? "Took" : "Running", job.started_at ? duration((until - Date.parse(job.started_at)) / 1000) : "not yet"],
+      ["Attempt", job.attempt ? String(job.attempt) : "none yet"],
+      ["Algorithm", job.spec.algorithm.type],
+      ["Reward", number(this.curves.last("reward"))],
+    ];
+    this.progress.value = job.steps ? Math.min(1, job.step / job.steps) : 0;
+    fill(this.facts, facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  }
+
+  buildHeader() {
+    const { job } = this;
+    this.progress = h("progress", { max: 1, "aria-label": "Steps done" });
+    this.facts = h("dl", { class: "facts" });
+    fill(
+      this.head,
+      h(
+        "div",
+        { class: "title" },
+        h("h1", {}, job.name ?? job.id),
+        h("span", { class: `badge ${statusTone(job.status)}`, id: "status", role: "status" }, statusWord(job.status), job.phase && !ENDED.includes(job.status) ? ` · ${phaseWord(job.phase)}` : ""),
+        this.buttons(),
+      ),
+      h("p", { class: "quiet" }, h("code", {}, job.id), ` made ${age(job.created_at)} (${clock(job.created_at)})`),
+      this.progress,
+      this.facts,
+      this.reason(),
+    );
+  }
+
+  reason() {
+    const reason = this.job.status_reason;
+    if (!reason) return this.job.cancel_requested && !ENDED.includes(this.job.status) ? notice("", "It was asked to stop, and saves itself first.") : null;
+    const again = reason.retryable ? " The same job may succeed when it is tried again." : "";
+    return notice(this.job.status === "failed" ? "bad" : "", h("b", {}, `${reason.code}: `), reason.message, h("span", { class: "quiet" }, ` (${faultWord(reason.fault)})${again}`));
+  }
+
+  timeLeft() {
+    const { job } = this;
+    if (!job.started_at) return "it waits";
+    const times = this.curves.of("step_time").slice(-20).map((point) => point.mean).filter((time) => time !== null);
+    if (!times.length) return "after the first step";
+    return `about ${duration((times.reduce((sum, time) => sum + time, 0) / times.length) * (job.steps - job.step))}`;
+  }
+
+  buttons() {
+    const { job } = this;
+    const fits = { pause: ["running", "queued"].includes(job.status), resume: job.status === "paused", cancel: !ENDED.includes(job.status) && !job.cancel_requested };
+    const words = { pause: "Pause", resume: "Resume", cancel: "Cancel" };
+    const wanted = this.routes.filter((action) => fits[action]);
+    const buttons = wanted.map((action) => h("button", { type: "button", class: action === "cancel" ? "danger" : "", onclick: () => this.act(action) }, words[action]));
+    return h("span", { class: "actions" }, buttons, h("a", { class: "button", href: `/jobs/new?from=${job.id}` }, "Clone"));
+  }
+
+  async act(action) {
+    if (action === "cancel" && !confirm("Stop this run? What it has done so far is kept.")) return;
+    try {
+      Object.assign(this.job, await post(`/v1/jobs/${this.job.id}/${action}`));
+      this.header();
+    } catch (error) {
+      this.head.append(notice("bad", error.message));
+    }
+  }
+
+  // The curves' controls
+
+  controls() {
+    const smoothing = h("input", { type: "range", min: 0, max: 0.98, step: 0.01, value: this.view.smoothing, id: "smoothing" });
+    const shown = h("output", { for: "smoothing" }, number(this.view.smoothing));
+    smoothing.addEventListener("input", () => {
+      this.view.smoothing = Number(smoothing.value);
+      shown.textContent = number(this.view.smoothing);
+      localStorage.setItem("smoothing", smoothing.value);
+      this.drawSoon();
+    });
+    const axis = h("select", { id: "axis" }, [["step", "step"], ["time", "time"], ["tokens", "tokens"]].map(([value, label]) => h("option", { value }, label)));
+    axis.addEventListener("change", () => {
+      this.view.axis = this.curves.axis = axis.value;
+      this.zoom(null);
+    });
+    const log = h("input", { type: "checkbox", id: "log-y", onchange: (event) => ((this.view.log = event.target.checked), this.drawSoon()) });
+    this.whole = h("button", { type: "button", class: "small", hidden: true, onclick: () => this.zoom(null) }, "Show the whole run");
+    return h(
+      "div",
+      { class: "controls" },
+      h("label", {}, "Smoothing ", smoothing, shown),
+      h("label", {}, "Over ", axis),
+      h("label", {}, log, " log y"),
+      this.whole,
+      h("span", { class: "quiet hint" }, "Drag over a stretch to zoom."),
+    );
+  }
+
+  zoom(stretch) {
+    this.curves.zoom = stretch;
+    this.whole.hidden = stretch === null;
+    return this.load();
+  }
+
+  /** Any other metric of the run as a panel of its own. */
+  more() {
+    this.choice = h("select", { id: "more" }, h("option", { value: "" }, "choose a metric"));
+    const grid = h("div", { class: "grid" });
+    this.choice.addEventListener("change", async () => {
+      const name = this.choice.value;
+      this.choice.value = "";
+      if (!name || grid.querySelector(`[data-panel="${CSS.escape(name)}"]`)) return;
+      const panel = this.panel({ title: name, series: [{ name, label: name }] });
+      this.panels.push([panel]);
+      grid.append(panel.element);
+      this.curves.wanted.add(name);
+      await this.load();
+    });
+    return h("section", { "aria-label": "Any other curve" }, h("label", { class: "quiet" }, "Another curve: ", this.choice), grid);
+  }
+
+  configuration() {
+    const text = JSON.stringify(this.job.spec, null, 2);
+    const curl = () => `curl -X POST ${location.origin}/v1/jobs -H 'content-type: application/json'${key() ? " -H \"authorization: Bearer $MHPO_API_KEY\"" : ""} -d @- <<'EOF'\n${text}\nEOF`;
+    const folder = h("p", { class: "quiet" }, "Run folder: ", h("code", {}, this.job.folder));
+    return h("div", { class: "card" }, h("div", { class: "row" }, copyButton("Copy JSON", () => text), copyButton("Copy as curl", curl)), folder, h("pre", { tabindex: 0, "aria-label": "The job spec" }, text));
+  }
+}
+
+const part = (id, title, ...content) => h("section", { id, class: "part" }, h("h2", {}, title), ...content);
+
+/** At most one call a frame. */
+function once(work) {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      work();
+    });
+  };
+}

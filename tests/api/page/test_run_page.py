@@ -1,0 +1,151 @@
+"""The page of a run in a real browser: what is drawn, and that it goes on whatever happens to the connection."""
+
+import signal
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from api.models import Json
+from api.record import Claim
+from api.settings import settings
+from tests.api.page import a_run
+from tests.api.page.conftest import Tab
+from tests.conftest import ApiServer, api_server
+
+Running = Callable[..., Claim]
+NewTab = Callable[[ApiServer], Tab]
+
+pytestmark = pytest.mark.slow
+
+
+def last_step(page: Page, panel: str, step: int) -> None:
+    """The panel's curve ends at `step`, and has ink."""
+    drawing = page.locator(f'[data-panel="{panel}"] .drawing')
+    expect(drawing).to_have_attribute("data-last-step", str(step))
+    expect(drawing.locator("canvas")).to_be_visible()
+
+
+@pytest.fixture
+def claim(running: Running, spec: Json) -> Claim:
+    """A run of 200 steps that is at its 80th."""
+    graders = [{"type": "exact"}, {"type": "length", "name": "short", "target": 10, "limit": 90}]
+    evaluation = {"benchmarks": [spec["dataset"]["path"]], "every": 1}
+    made = running(name="sums, two graders", steps=200, rewards=graders, checkpoints={"every": 40}, evaluation=evaluation)
+    a_run.record_steps(made, 1, 80)
+    a_run.record_samples(made, 80)
+    a_run.append_log(made, "".join(f"step {n} done\n" for n in range(1, 81)))
+    a_run.record_event(made, "warn", "staleness", "the sampler waited 3 s for weights", 1)
+    a_run.record_checkpoint(made, 40)
+    a_run.record_checkpoint(made, 80)
+    a_run.score_evaluations(made, {0: 0.31, 40: 0.55})
+    return made
+
+
+def test_a_run_at_a_glance(tab: Tab, claim: Claim) -> None:
+    page = tab.open(f"/jobs/{claim.job_id}")
+    for panel in ("Reward", "Reward by grader", "Importance ratio", "Survival weight by side", "Time of a step"):
+        last_step(page, panel, 80)
+    expect(page.locator("#status")).to_contain_text("Running")
+    expect(page.locator(".facts")).to_contain_text("80 of 200")
+    expect(page.locator(".connection")).to_have_text("live")
+    expect(page.locator("#scores")).to_contain_text("55.0 %")
+    expect(page.locator("#checkpoints")).to_contain_text("step_80")
+    expect(page.locator("#events")).to_contain_text("the sampler waited 3 s")
+    expect(page.locator("#log pre")).to_contain_text("step 80 done")
+    tab.photograph("run")
+
+
+def test_curves_grow_as_steps_are_stored_and_after_a_reload(tab: Tab, claim: Claim) -> None:
+    page = tab.open(f"/jobs/{claim.job_id}")
+    last_step(page, "Reward", 80)
+    a_run.record_steps(claim, 81, 83)
+    a_run.append_log(claim, "step 83 done\n")
+    last_step(page, "Reward", 83)
+    expect(page.locator(".facts")).to_contain_text("83 of 200")
+    expect(page.locator("#log pre")).to_contain_text("step 83 done")
+    page.reload()
+    last_step(page, "Reward", 83)
+    a_run.record_steps(claim, 84, 84)
+    last_step(page, "Reward", 84)
+    expect(page.locator('[data-panel="Reward"] .drawing')).to_have_attribute("data-points", "84")
+
+
+def test_a_broken_connection_is_caught_up(new_tab: NewTab, claim: Claim) -> None:
+    log = settings().data_dir / "logs" / "page-api.log"
+    sleeping = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600"}
+    with api_server(log, **sleeping) as first:
+        tab = new_tab(first)
+        tab.expected = ("net::ERR_",)
+        page = tab.open(f"/jobs/{claim.job_id}")
+        last_step(page, "Reward", 80)
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+        expect(page.locator(".connection")).to_contain_text("disconnected")
+        page.evaluate("window.stillTheSame = true")
+        a_run.record_steps(claim, 81, 86)
+        port = first.url.rsplit(":", 1)[1]
+        with api_server(log.with_name("page-api-again.log"), MHPO_PORT=port, **sleeping):
+            last_step(page, "Reward", 86)
+            expect(page.locator(".connection")).to_have_text("live")
+            expect(page.locator('[data-panel="Reward"] .drawing')).to_have_attribute("data-points", "86")
+            assert page.evaluate("window.stillTheSame") is True
+            page.close()
+
+
+def test_rollouts_are_read_side_by_side(tab: Tab, claim: Claim) -> None:
+    page = tab.open(f"/jobs/{claim.job_id}")
+    rollouts = page.locator("#rollouts")
+    expect(rollouts).to_contain_text("Step 80: 3 prompts, 12 completions")
+    expect(rollouts.locator(".asked").first).to_contain_text("<b>Think</b>")  # text of a model is never markup
+    expect(rollouts.locator("article").first).to_contain_text("advantage +0.7")
+    page.get_by_label("from", exact=True).fill("0.5")
+    expect(rollouts).to_contain_text("3 prompts, 9 completions")
+    page.get_by_label("from", exact=True).fill("7")
+    expect(rollouts).to_contain_text("No completion of this step is like that.")
+    page.get_by_label("from", exact=True).fill("")
+    page.get_by_label("Step", exact=True).fill("79")
+    expect(rollouts).to_contain_text("Step 79 has no rollouts kept.")
+
+
+def test_curves_are_zoomed_smoothed_and_taken_away(tab: Tab, claim: Claim) -> None:
+    page = tab.open(f"/jobs/{claim.job_id}")
+    last_step(page, "Reward", 80)
+    drawing = page.locator('[data-panel="Reward"] .u-over')
+    box = drawing.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50, steps=4)
+    page.mouse.up()
+    last_step(page, "Entropy", 40)
+    page.get_by_role("button", name="Show the whole run").click()
+    last_step(page, "Entropy", 80)
+    for axis in ("tokens", "time"):
+        page.locator("#axis").select_option(axis)
+        last_step(page, "Reward", 80)
+    page.get_by_label("log y").check()
+    page.get_by_label("Smoothing").fill("0.9")
+    with page.expect_download() as csv:
+        page.get_by_role("button", name="Reward as CSV").click()
+    lines = csv.value.path().read_text().splitlines()
+    assert lines[0].split(",")[:3] == ["step", "time", "reward mean"]
+    assert len(lines) == 81
+    with page.expect_download() as png:
+        page.get_by_role("button", name="Reward as PNG").click()
+    assert png.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_has_not_begun_and_one_that_is_not_there(tab: Tab, new_job: Callable[..., str]) -> None:
+    job_id = new_job()
+    page = tab.open(f"/jobs/{job_id}")
+    expect(page.locator("#status")).to_contain_text("Queued")
+    expect(page.locator("#curves")).to_contain_text("No step is done yet")
+    expect(page.locator("#rollouts")).to_contain_text("Nothing has been sampled yet.")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#status")).to_contain_text("Cancelled")
+    tab.photograph("run-empty")
+    tab.expected = ("404",)
+    tab.open("/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
