@@ -8,7 +8,8 @@ from playwright.sync_api import expect
 
 from api.database import transaction
 from api.models import Json, Scope, Status
-from api.record import Claim, Fault, Reason, finish
+from api.reason import Fault, Reason
+from api.record import Claim, finish
 from tests.api.locked import new_key
 from tests.api.page import a_run
 from tests.api.page.conftest import Tab
