@@ -1,9 +1,9 @@
 """Every ratio control in the three regimes that tell them apart, on the first run's task, through the project's own trainer.
 
-    python -m benchmarks.regimes run [--seeds 5] [--processes 2] [--data-dir .mhpo] [--results .mhpo/regimes.jsonl]
-    python -m benchmarks.regimes report [--results .mhpo/regimes.jsonl] [-o docs/regimes]
+    python -m benchmarks.regimes run [--seeds 5] [--processes 2] [--data-dir .mhpo] [--results FILE]
+    python -m benchmarks.regimes report [--results FILE] [-o docs/regimes]
 
-`run` trains what the results file lacks, 20 batches of 128 completions each at a constant learning rate of 1e-4, with no
+`run` trains what the results file (benchmarks/results/regimes.jsonl) lacks, 20 batches of 128 completions each at a constant learning rate of 1e-4, with no
 gradient clipping, and adds a line a run. `report` writes docs/regimes.md (mean and standard deviation over seeds, and CPU
 seconds) and docs/regimes.png. The regimes: on_policy (one update a batch), reuse (16 updates a batch: four passes in four
 parts), stale (rollouts 6 batches old).
@@ -203,7 +203,7 @@ def main() -> None:
     for name, verb in (("run", run), ("report", report)):
         sub = verbs.add_parser(name)
         sub.set_defaults(verb=verb)
-        sub.add_argument("--results", type=Path, default=ROOT / ".mhpo" / "regimes.jsonl")
+        sub.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "regimes.jsonl")
         if verb is run:
             sub.add_argument("--seeds", type=int, default=5)
             sub.add_argument("--processes", type=int, default=2)
