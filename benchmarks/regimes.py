@@ -4,9 +4,9 @@
     python -m benchmarks.regimes report [--results FILE] [-o docs/regimes]
 
 `run` trains what the results file (benchmarks/results/regimes.jsonl) lacks, 20 batches of 128 completions each at a constant
-learning rate of 1e-4, with no gradient clipping, and adds a line a run. `report` writes docs/regimes.md (mean and standard deviation over seeds, and CPU
-seconds) and docs/regimes.png. The regimes: on_policy (one update a batch), reuse (16 updates a batch: four passes in four
-parts), stale (rollouts 6 batches old).
+learning rate of 1e-4, with no gradient clipping, and adds a line a run. `report` writes docs/regimes.md (mean and standard
+deviation over seeds, and CPU seconds) and docs/regimes.png. The regimes: on_policy (one update a batch), reuse (16 updates a
+batch: four passes in four parts), stale (rollouts 6 batches old).
 """
 
 import argparse
