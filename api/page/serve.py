@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-ADDRESSES = ("/", "/jobs/new", "/jobs/{job_id}")
+ADDRESSES = ("/", "/compare", "/jobs/new", "/jobs/{job_id}")
 _FOREVER = "public, max-age=31536000, immutable"
 _LEAST_TO_COMPRESS = 1024  # bytes
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

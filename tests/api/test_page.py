@@ -11,7 +11,7 @@ from tests.conftest import ApiServer
 
 STATIC = Path(page.__file__ or "").parent / "static"
 FIRST_VIEW = 100_000  # bytes
-ADDRESSES = ("/", "/jobs/new", "/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa")
+ADDRESSES = ("/", "/compare", "/jobs/new", "/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa")
 
 
 def test_each_address_gives_the_page_without_a_key(locked: ApiServer) -> None:
