@@ -26,7 +26,7 @@ from api.settings import is_loopback
 logger = logging.getLogger(__name__)
 
 # What anyone may read: no data of a job. The page asks for the key itself.
-PUBLIC = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
+PUBLIC = ("/", "/compare", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 PUBLIC_FOLDERS = ("/jobs/", "/static/", "/docs/assets/")
 KEYS_PATH = "/v1/keys"
 

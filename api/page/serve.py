@@ -11,10 +11,11 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-ADDRESSES = ("/", "/jobs/new", "/jobs/{job_id}")
+ADDRESSES = ("/", "/compare", "/jobs/new", "/jobs/{job_id}")
 _FOREVER = "public, max-age=31536000, immutable"
 _LEAST_TO_COMPRESS = 1024  # bytes
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -42,12 +43,13 @@ class Asset:
 
 
 def serve_page(app: FastAPI) -> None:
-    """Add the page to the app."""
+    """Add the page to an app that has its other routes."""
     folder = files("api.page")
     contents = _read(folder / "static")
     version = _digest(contents)
     assets = {path: Asset.of(path, content) for path, content in contents.items()}
-    document = (folder / "index.html").read_text(encoding="utf-8").replace("{assets}", f"/static/{version}")
+    document = (folder / "index.html").read_text(encoding="utf-8")
+    document = document.replace("{assets}", f"/static/{version}").replace("{actions}", " ".join(_actions(app)))
 
     def page() -> HTMLResponse:
         return HTMLResponse(document, headers={"cache-control": "no-cache"})
@@ -60,6 +62,12 @@ def serve_page(app: FastAPI) -> None:
     for address in ADDRESSES:
         app.add_api_route(address, page, methods=["GET"], include_in_schema=False)
     app.add_api_route("/static/{version_asked}/{path:path}", asset, methods=["GET"], include_in_schema=False)
+
+
+def _actions(app: FastAPI) -> list[str]:
+    """What can be done with a job, by the routes that the app has."""
+    paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
+    return [action for action in ("pause", "resume", "cancel") if f"/v1/jobs/{{job_id}}/{action}" in paths]
 
 
 def _read(folder: Traversable, prefix: str = "") -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from tests.conftest import ApiServer
 
 STATIC = Path(page.__file__ or "").parent / "static"
 FIRST_VIEW = 100_000  # bytes
-ADDRESSES = ("/", "/jobs/new", "/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa")
+ADDRESSES = ("/", "/compare", "/jobs/new", "/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa")
 
 
 def test_each_address_gives_the_page_without_a_key(locked: ApiServer) -> None:
@@ -22,6 +22,13 @@ def test_each_address_gives_the_page_without_a_key(locked: ApiServer) -> None:
         [style] = re.findall(r'href="(/static/[^"]+\.css)"', answers[0].text)
         assert client.get(style).status_code == 200
         assert client.get("/v1/jobs").status_code == 401
+
+
+def test_the_document_says_what_can_be_done_with_a_job(client: httpx.Client) -> None:
+    [actions] = re.findall(r'name="job-actions" content="([^"]*)"', client.get("/").text)
+    paths = client.get("/openapi.json").json()["paths"]
+    assert "cancel" in actions.split()
+    assert actions.split() == [each for each in ("pause", "resume", "cancel") if f"/v1/jobs/{{job_id}}/{each}" in paths]
 
 
 def test_assets_are_kept_by_a_browser_until_one_of_them_changes(client: httpx.Client) -> None:

@@ -17,6 +17,7 @@ async function open() {
     const job = /^\/jobs\/([\w-]+)$/.exec(location.pathname)?.[1];
     if (job === "new") (await import("./new_job.js")).show(main);
     else if (job) await (await import("./run.js")).show(main, job);
+    else if (location.pathname === "/compare") await (await import("./compare.js")).show(main);
     else (await import("./jobs.js")).show(main);
   } catch (error) {
     if (error.status === 401) return;

@@ -22,13 +22,15 @@ export function show(main) {
 class Jobs {
   constructor(main) {
     this.jobs = [];
+    this.picked = new Set(); // ids of the jobs to compare
     this.curves = new Map(); // job id -> {step, reward, pace}
     this.status = h("select", { id: "status-filter", onchange: () => this.reload() }, h("option", { value: "" }, "all states"), STATUSES.map(([value, label]) => h("option", { value }, label)));
     this.search = h("input", { type: "search", id: "search", placeholder: "name, model, algorithm", "aria-label": "Search", oninput: settled(100, () => this.draw()) });
     this.body = h("div", { class: "card scroll" }, h("p", { class: "quiet", role: "status" }, "Loading jobs…"));
+    this.compare = h("a", { class: "button", hidden: true });
     this.state = h("div", {});
     this.more = h("button", { type: "button", hidden: true, onclick: () => this.older() }, "Older jobs");
-    fill(main, h("div", { class: "toolbar" }, h("h1", {}, "Jobs"), this.search, this.status, h("a", { class: "button primary", href: "/jobs/new" }, "New job")), this.state, this.body, this.more);
+    fill(main, h("div", { class: "toolbar" }, h("h1", {}, "Jobs"), this.search, this.status, this.compare, h("a", { class: "button primary", href: "/jobs/new" }, "New job")), this.state, this.body, this.more);
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.look());
     this.reload().finally(() => this.again());
   }
@@ -95,7 +97,16 @@ class Jobs {
     if (!jobs.length) return fill(this.body, h("p", { class: "quiet" }, "No job is like that."));
     const names = ["Job", "State", "Progress", "Reward", "Attempt", "Age"];
     const head = h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)));
+    const focused = document.activeElement?.id;
     fill(this.body, h("table", { class: "jobs" }, h("thead", {}, head), h("tbody", {}, jobs.map((job) => this.row(job)))));
+    if (focused) document.getElementById(focused)?.focus(); // it was drawn anew under the reader's hands
+  }
+
+  pick(id, is) {
+    this.picked[is ? "add" : "delete"](id);
+    this.compare.hidden = this.picked.size < 2;
+    this.compare.href = `/compare?jobs=${[...this.picked].join()}`;
+    this.compare.textContent = `Compare ${this.picked.size}`;
   }
 
   row(job) {
@@ -103,10 +114,11 @@ class Jobs {
     const running = !ENDED.includes(job.status);
     const left = running && curve?.pace ? `, ${duration(curve.pace * (job.steps - job.step))} left` : "";
     const why = job.status_reason && job.status !== "succeeded" ? h("span", { class: "why quiet", title: job.status_reason.message }, job.status_reason.message) : null;
+    const pick = h("input", { type: "checkbox", id: `pick-${job.id}`, checked: this.picked.has(job.id), "aria-label": `Compare ${job.name ?? job.id}`, onchange: (event) => this.pick(job.id, event.target.checked) });
     return h(
       "tr",
       { data: { job: job.id } },
-      h("th", { scope: "row", class: "name" }, h("a", { href: `/jobs/${job.id}` }, job.name ?? job.id), h("span", { class: "quiet" }, `${job.spec.algorithm.type} · ${job.spec.model.path.split("/").at(-1)}`)),
+      h("th", { scope: "row", class: "name" }, pick, h("a", { id: `open-${job.id}`, href: `/jobs/${job.id}` }, job.name ?? job.id), h("span", { class: "quiet" }, `${job.spec.algorithm.type} · ${job.spec.model.path.split("/").at(-1)}`)),
       h("td", {}, h("span", { class: `badge ${statusTone(job.status)}` }, statusWord(job.status), running && job.phase ? ` · ${phaseWord(job.phase)}` : ""), why),
       h("td", {}, h("progress", { max: job.steps, value: job.step, "aria-label": "steps done" }), h("span", { class: "quiet" }, `${number(job.step)} of ${number(job.steps)}${left}`)),
       h("td", {}, curve ? spark(curve.reward) : h("span", { class: "quiet" }, "–")),

@@ -112,3 +112,23 @@ def test_a_job_is_made_out_of_another(tab: Tab, new_job: Callable[..., str]) -> 
     page.get_by_role("link", name="Clone").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("New job, from the first")
     expect(page.locator("#verdict")).to_contain_text("33 steps")
+
+
+def test_two_runs_are_compared(tab: Tab, running: Callable[..., Claim]) -> None:
+    first, second = running(name="mhpo", steps=90), running(name="grpo", steps=90, algorithm={"type": "grpo"})
+    a_run.record_steps(first, 1, 60)
+    a_run.record_steps(second, 1, 40)
+    page = tab.open("/")
+    for name in ("mhpo", "grpo"):
+        page.get_by_label(f"Compare {name}", exact=True).check()
+    page.get_by_role("link", name="Compare 2").click()
+    drawing = page.locator('[data-panel="Reward"] .drawing')
+    expect(drawing).to_have_attribute("data-last-step", "60")
+    expect(page.locator('[data-panel="Reward"] .legend')).to_contain_text("2. grpo")
+    differing = page.locator(".differences tbody")
+    expect(differing).to_contain_text("algorithm.type")
+    expect(differing).not_to_contain_text("rollout.group_size")
+    a_run.record_steps(second, 41, 70)
+    expect(drawing).to_have_attribute("data-last-step", "70")
+    expect(page.locator(".compared")).to_contain_text("step 70 of 90")
+    tab.photograph("compare")
