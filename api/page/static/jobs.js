@@ -49,8 +49,10 @@ class Jobs {
 
   /** The newest page anew; older ones stay as they were read. */
   async look() {
+    const status = this.status.value;
     try {
-      const page = await get("/v1/jobs", { limit: PAGE, status: this.status.value });
+      const page = await get("/v1/jobs", { limit: PAGE, status });
+      if (status !== this.status.value) return; // an answer to what is no longer asked
       const fresh = new Set(page.data.map((job) => job.id));
       const older = this.jobs.filter((job) => !fresh.has(job.id) && job.created_at < (page.data.at(-1)?.created_at ?? ""));
       if (!older.length) this.hasMore = page.has_more;
