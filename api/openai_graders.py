@@ -10,45 +10,28 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from api.errors import ApiError
+from api.graders import check_allowed
 from api.models import Json
-from trainer.config import Grader
-from trainer.strict import SpecError
+from trainer.rewards.wire import from_openai
 
-OUTPUT = "{{sample.output_text}}"
 _ITEM = re.compile(r"\s*\{\{\s*item\.(\w+)\s*\}\}\s*")
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(Grader)
+_THEIRS = ("string_check", "text_similarity", "python", "multi")
 _SECONDS = 90.0  # a grader's own timeout is at most 60
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")  # of the environment; no secrets
+# Of the environment; no secrets.
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR", "MHPO_PYTHON_GRADERS")
 
 
-def from_openai(document: Any, param: str = "grader") -> Any:
-    """The grader spec of a wire form; our own types pass as they are. Raises SpecError at the dotted place."""
-    if not isinstance(document, Mapping):
-        raise SpecError(param, f"a grader is an object with a type; got {document!r:.80}")
-    ours = dict(document)
-    if isinstance(ours.get("name"), str):
-        ours["name"] = re.sub(r"[^A-Za-z0-9_.-]+", "_", ours["name"])[:64] or None
-    if document.get("type") == "string_check":
-        _check_templates(document, param)
-    ours = {key: value for key, value in ours.items() if key not in {"input", "reference"}}
-    try:
-        return _ADAPTER.validate_python(ours)
-    except ValidationError as error:
-        fault = SpecError.first_of(error, ours)
-        raise SpecError(f"{param}.{fault.param}" if fault.param else param, fault.message) from error
+def checked(document: Any, param: str = "grader") -> Any:
+    """The grader of a wire form, if this deployment runs it. Raises SpecError at the dotted place.
 
-
-def _check_templates(document: Mapping[str, Any], param: str) -> None:
-    """Our string check compares the whole completion with one column of the row."""
-    if str(document.get("input")).replace(" ", "") != OUTPUT:
-        raise SpecError(f"{param}.input", f"must be {OUTPUT!r}; got {document.get('input')!r:.80}")
-    if not _ITEM.fullmatch(str(document.get("reference"))):
-        raise SpecError(
-            f"{param}.reference", f"must be one column, as {{{{item.answer}}}}; got {document.get('reference')!r:.80}"
-        )
+    `reference` in a type of ours (math, choice, ...) names the column that it compares with, as `answer_column` reads it.
+    """
+    if isinstance(document, Mapping) and document.get("type") not in _THEIRS:
+        document = {key: value for key, value in document.items() if key != "reference"}
+    grader = from_openai(document, param)
+    check_allowed(grader, param)
+    return grader
 
 
 def answer_column(document: Any) -> str:
@@ -65,9 +48,10 @@ def answer_column(document: Any) -> str:
 
 def run(document: Json, sample: str, item: Json) -> Json:
     """Grade `sample`; the answer of OpenAI's `graders/run`. Where the grader fails, its errors say so, and the reward is 0."""
-    grader = from_openai(document)
+    grader = checked(document)
     answer = item.get(answer_column(document), "")
-    problem = {"id": "run", "index": 0, "prompt": "", "answer": answer if isinstance(answer, str) else json.dumps(answer)}
+    problem: Json = {"id": "run", "index": 0, "prompt": "", "answer": answer if isinstance(answer, str) else json.dumps(answer)}
+    problem["item"] = item
     started = time.perf_counter()
     score = _score({"grader": grader.model_dump(mode="json"), "problem": problem, "text": sample})
     errors: dict[str, str] = score["errors"]

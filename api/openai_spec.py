@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from api.lineage import merge
 from api.models import Checkpoint, Json, is_id
 from api.openai_dataset import Problems, problems_of
-from api.openai_graders import answer_column, from_openai
+from api.openai_graders import answer_column, checked
 from api.record_read import find_job
 from api.settings import settings
 from trainer.config import JobSpec, Optimizer, Rollout
@@ -80,7 +81,7 @@ def wanted(session: Session, body: Json) -> Wanted:
     asked = FineTune.parse(body)
     sent = asked.method.reinforcement
     knobs, algorithm = _hyperparameters(sent.hyperparameters)
-    grader = from_openai(sent.grader, "method.reinforcement.grader")
+    grader = checked(sent.grader, "method.reinforcement.grader")
     column = answer_column(sent.grader)
     training = problems_of(session, asked.training_file, "training_file", column)
     validation = None
@@ -102,25 +103,13 @@ def wanted(session: Session, body: Json) -> Wanted:
         "checkpoints": {} if knobs.eval_interval == "auto" else {"every": knobs.eval_interval},
         "evaluation": {} if validation is None else _evaluation(knobs, validation),
     }
-    return Wanted(_parse(merged(document, asked.x_spec)), asked.model_dump(mode="json"))
+    return Wanted(_parse(merge(document, asked.x_spec)), asked.model_dump(mode="json"))
 
 
 def _refuse_other_methods(method: Any) -> None:
     kind = method.get("type") if isinstance(method, dict) else None
     if kind in ("supervised", "dpo"):
         raise SpecError("method.type", f"only reinforcement is served here; got {kind!r}")
-
-
-def merged(document: Json, patch: Json) -> Json:
-    """A JSON merge patch (RFC 7396) on a document of objects."""
-    result = dict(document)
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            here = result.get(key)
-            result[key] = merged(here if isinstance(here, dict) else {}, value) if isinstance(value, dict) else value
-    return result
 
 
 def model_name(base: str, suffix: str | None, job_id: str, step: int | None = None) -> str:

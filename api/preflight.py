@@ -4,19 +4,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
 
 from api.benchmarks import registered
+from api.graders import check_allowed
 from api.models import File, Json, is_id
 from api.places import check_hub_id, check_place, exists
 from api.settings import settings
 from evaluator.benchmarks import evaluation_of, find_benchmark
 from evaluator.config import Benchmark, EvaluationSpec
-from trainer.config import Dataset, Evaluation, Grader, JobSpec, Model, MultiGrader
+from trainer.config import Dataset, Evaluation, JobSpec, Model
 from trainer.data import DATA_SUFFIXES, HUB_ID, check_sources, is_local, iter_problems
-from trainer.grader_config import HttpGrader, PythonGrader
 from trainer.strict import SpecError
 
 _UPLOADED = "file-"
@@ -46,7 +45,8 @@ def plan(session: Session, spec: JobSpec) -> Plan:
         }
     )
     _check_once(_with_sources_only(resolved), _stamp(resolved))
-    _check_graders(resolved)
+    for number, grader in enumerate(resolved.rewards):
+        check_allowed(grader, f"rewards.{number}")
     return Plan(spec, resolved, _plan_evaluation(session, resolved))
 
 
@@ -65,23 +65,6 @@ def _stamp(spec: JobSpec) -> tuple[int, ...]:
     files = (Path(spec.dataset.path), Path(spec.model.path) / "config.json")
     known = [file.stat() for file in files if file.exists()]
     return tuple(number for stat in known for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
-
-
-def _check_graders(job: JobSpec) -> None:
-    """Raises SpecError for a grader that this deployment does not run."""
-    for number, grader in enumerate(job.rewards):
-        parts = grader.graders.items() if isinstance(grader, MultiGrader) else [("", grader)]
-        for name, part in parts:
-            _check_grader(part, f"rewards.{number}.graders.{name}" if name else f"rewards.{number}")
-
-
-def _check_grader(grader: Grader, place: str) -> None:
-    if isinstance(grader, PythonGrader) and not settings().python_graders:
-        message = "python graders are switched off here; whoever runs the service can set MHPO_PYTHON_GRADERS=1"
-        raise SpecError(f"{place}.type", message)
-    if isinstance(grader, HttpGrader) and (host := urlsplit(grader.url).hostname) not in settings().grader_hosts:
-        message = f"graders may not call {host!r} here; whoever runs the service can name it in MHPO_GRADER_HOSTS"
-        raise SpecError(f"{place}.url", message)
 
 
 def _plan_evaluation(session: Session, job: JobSpec) -> EvaluationSpec | None:

@@ -142,7 +142,7 @@ def list_fine_tuning_checkpoints(
 def validate_grader(body: JsonBody) -> dict[str, Any]:
     """Check a grader; the answer is the grader as it was sent."""
     grader = GraderBody.parse(body).grader
-    openai_graders.from_openai(grader)
+    openai_graders.checked(grader)
     return {"grader": grader}
 
 

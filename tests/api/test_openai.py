@@ -219,7 +219,13 @@ def test_graders_are_validated_and_run(client_of_openai: OpenAI) -> None:
     ours = {"type": "math", "reference": "{{item.answer}}"}
     score = graders.run(grader=ours, model_sample="so \\boxed{1/2}", item={"answer": "0.5"})  # type: ignore[arg-type]
     assert (score.reward, score.sub_rewards) == (1.0, {"math": 1.0})
-    for wrong, param in (({"type": "fun"}, "grader"), ({**GRADER, "operation": "gt"}, "grader.operation")):
+    python = {"type": "python", "source": "def grade(sample, item):\n    return 1.0"}
+    for wrong, param in (
+        ({"type": "fun"}, "grader"),
+        ({**GRADER, "operation": "gt"}, "grader.operation"),
+        (python, "grader.type"),  # switched off unless the deployment says otherwise
+        ({"type": "http", "url": "http://127.0.0.1:9/"}, "grader.url"),  # a host that it does not name
+    ):
         with pytest.raises(openai.UnprocessableEntityError) as refused:
             graders.validate(grader=wrong)  # type: ignore[arg-type]
         assert str(refused.value.param).startswith(param)

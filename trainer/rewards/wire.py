@@ -26,7 +26,7 @@ _METRICS = {
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Grader)
 
 
-def from_openai(document: Mapping[str, Any], param: str = "grader") -> Any:
+def from_openai(document: Any, param: str = "grader") -> Any:
     """The grader spec of a wire form; ours (math, choice, ...) pass as they are. Raises SpecError at the dotted place."""
     return _parsed(_ours(document, param), param)
 
