@@ -321,8 +321,14 @@ def hint_again(session: Session, table: Leased) -> list[str]:
 def _release(
     session: Session, table: Leased, guards: tuple[ColumnElement[bool], ...], reason: Reason, *, crashed: bool
 ) -> dict[Status, list[str]]:
-    """Move running rows on whose process is gone. One of four guarded updates takes each, in this order."""
-    running = (*guards, table.status == Status.RUNNING)
+    """Move running rows on whose process is gone. One of four guarded updates takes each, in this order.
+
+    The rows are chosen and locked first: every statement sees what was committed before it, so a row that came to meet the
+    guards between two updates would be failed by the last without having been asked for by the others.
+    """
+    query = select(table.id).where(*guards, table.status == Status.RUNNING).order_by(table.id)
+    chosen = session.scalars(query.with_for_update(key_share=True)).all()
+    running = (table.id.in_(chosen), table.status == Status.RUNNING)
     crashes = table.crashes + (1 if crashed else 0)
     cancelled = _end(session, table, (*running, table.cancel_requested.is_(True)), Status.CANCELLED, CANCELLED)
     on_request = replace(PAUSED, message=f"{PAUSED.message} {reason.message}") if crashed else PAUSED

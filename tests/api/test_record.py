@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from api import outbox
 from api.database import transaction
@@ -229,6 +230,26 @@ def test_an_expired_lease_is_taken_back_and_a_live_one_is_not(running: Running) 
         assert reap(session, silent.table)[Status.QUEUED] == [silent.job_id]
         assert heartbeat(session, alive) is Lease.HELD
         assert heartbeat(session, silent) is Lease.LOST
+
+
+def test_a_lease_that_expires_during_a_look_is_left_to_the_next_look(running: Running) -> None:
+    claim, statements = running(), 0
+
+    def expire_before_the_last_update(*arguments: Any) -> None:
+        nonlocal statements
+        if arguments[2].startswith("UPDATE jobs"):
+            statements += 1
+            if statements == 4:
+                expire_leases()
+
+    with transaction() as session:
+        event.listen(session.connection(), "before_cursor_execute", expire_before_the_last_update)
+        moved = reap(session, claim.table)
+    assert statements == 4
+    assert not any(moved.values())
+    with transaction() as session:
+        assert reap(session, claim.table)[Status.QUEUED] == [claim.job_id]
+    assert rows("SELECT crashes FROM jobs") == [(1,)]
 
 
 def test_a_silent_worker_whose_job_was_to_be_cancelled_leaves_it_cancelled(running: Running) -> None:
