@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +31,11 @@ from trainer.rollout.probe import PROBE_TOKENS, WeightProbe
 from trainer.rollout.queue import Order, RolloutQueue
 from trainer.rollout.sampler import Sampler, SampleRequest, SamplingSettings, sample_seed
 from trainer.rollout.sampling_weights import SamplingWeights
-from trainer.run_folder import RunFolder, write_atomically
+from trainer.run_folder import RunFolder, TraceOf, write_atomically
 from trainer.shaping import shape
 from trainer.stopping import Stopped, StopSignal
 from trainer.strict import SpecError
+from trainer.token_trace import TokenTrace, pieces
 from trainer.types import Completion, Problem, RolloutGroup
 
 VALIDATION_STEP = 0  # part of the seed of validation samples: each validation draws the same random numbers
@@ -69,6 +71,7 @@ class Learnt:
     record: TokenRecord
     lags: list[int]  # of each sequence: optimizer steps between the weights that sampled it and those that it changed
     skipped: int  # optimizer steps not taken
+    trace: TokenTrace
 
 
 def train(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> int:
@@ -202,7 +205,7 @@ def one_step(run: Run, step: int) -> None:
         metrics |= validate(run, step)
         progress = replace(progress, validation_reward=metrics["eval/reward"])
     report_grading(run, step, groups)
-    run.folder.write_samples(step, groups)
+    run.folder.write_samples(step, groups, trace_lines(run, learnt.trace))
     run.folder.write_metrics(step, metrics | {"perf/memory_peak_mb": peak_memory_mb(run.policy.device)} | clock.metrics(tokens))
     run.progress = progress
     if due:
@@ -306,8 +309,8 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
     `version`: optimizer steps that the weights had seen which sampled the batch. Raises NotFiniteError where a part is not
     finite and the spec does not let it be passed over.
     """
-    learnt = Learnt([], TokenRecord(), [], 0)
     groups = trained(groups, run.spec.advantages, run.spec.overlong)
+    learnt = Learnt([], TokenRecord(), [], 0, TokenTrace(groups, run.spec.samples.tokens))
     parts_count = run.spec.updates_per_batch // run.spec.epochs_per_batch
     parts = [sequences for part in updates(groups, parts_count) if (sequences := trainable(part))]
     one_epoch = list(zip(parts, old_logprobs(run, parts), strict=True))
@@ -325,8 +328,21 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
             run.folder.write_event(step, "not_finite", f"{error}; its batch is in {path}", level="warn", data=data)
         else:
             learnt.record.extend(seen)
+            learnt.trace.add(sequences, seen, run.spec.resources.micro_batch_tokens)
             learnt.lags.extend([lag] * len(sequences))
     return learnt
+
+
+def trace_lines(run: Run, trace: TokenTrace) -> TraceOf:
+    """What the samples file holds of a completion's tokens."""
+
+    def line(group: RolloutGroup, completion: Completion) -> dict[str, Any] | None:
+        traced = trace.of(group, completion)
+        if traced is None:
+            return None
+        return {"text": pieces(traced.token_ids, run.policy.tokenizer.decode), **traced.values}
+
+    return line
 
 
 def old_logprobs(run: Run, parts: Sequence[Sequence[TrainSequence]]) -> list[list[Tensor] | None]:
