@@ -220,7 +220,10 @@ class Event(Base):
     reported_at: Mapped[datetime | None]  # the run's own clock, where the run wrote the event
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (Index("ix_events_job_id_id", "job_id", "id"),)
+    __table_args__ = (
+        Index("ix_events_job_id_id", "job_id", "id"),
+        Index("ix_events_warnings", "job_id", "type", "id", postgresql_where=text("level = 'warn'")),
+    )
 
 
 class StepMetrics(Base):

@@ -72,9 +72,15 @@ class JobView(LeasedView):
     diff: Annotated[list[ChangeView] | None, Field(description="What differs from the parent's spec")]
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def of(cls, job: Job, **more: int) -> Self:
         columns = {column.name: getattr(job, column.name) for column in Job.__table__.columns}
-        return cls.model_validate({**columns, "folder": str(settings().run_folder(job.id))})
+        return cls.model_validate({**columns, "folder": str(settings().run_folder(job.id)), **more})
+
+
+class ListedJobView(JobView):
+    """A job in the list of jobs."""
+
+    warnings: Annotated[int, Field(description="How many `GET /v1/jobs/{id}/warnings` has")]
 
 
 class StatusView(View):

@@ -230,6 +230,19 @@ class Checkpoints(Strict):
     ] = 3
 
 
+class Samples(Strict):
+    """What is kept of the rollouts beside text and rewards, to be read by people."""
+
+    tokens: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Completion tokens a step, of the first prompts, that are kept one by one with log-ratio and weight",
+        ),
+    ] = 1024
+
+
 class Evaluation(Strict):
     """Scores of the base model and of checkpoints, on the evaluator's own queue; they never hold the run up."""
 
@@ -302,6 +315,7 @@ class JobSpec(Strict):
     optimizer: Optimizer = Optimizer()
     rewards: Annotated[Listed[tuple[Grader, ...]], Field(min_length=1)] = (MathGrader(),)
     checkpoints: Checkpoints = Checkpoints()
+    samples: Samples = Samples()
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
 

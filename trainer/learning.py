@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from trainer.batch import TrainSequence, trainable, updates
 from trainer.failure import write_failure
 from trainer.learner import NotFiniteError, TokenRecord, Update
 from trainer.run import Run
-from trainer.types import RolloutGroup
+from trainer.run_folder import TraceOf
+from trainer.token_trace import TokenTrace, pieces
+from trainer.types import Completion, RolloutGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Learnt:
     record: TokenRecord
     lags: list[int]  # of each sequence: optimizer steps between the weights that sampled it and those that it changed
     skipped: int  # optimizer steps not taken
+    trace: TokenTrace
 
 
 def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> Learnt:
@@ -31,8 +35,8 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
     `version`: optimizer steps that the weights had seen which sampled the batch. Raises NotFiniteError where a part is not
     finite and the spec does not let it be passed over.
     """
-    learnt = Learnt([], TokenRecord(), [], 0)
     groups = trained(groups, run.spec.advantages, run.spec.overlong)
+    learnt = Learnt([], TokenRecord(), [], 0, TokenTrace(groups, run.spec.samples.tokens))
     parts_count = run.spec.updates_per_batch // run.spec.epochs_per_batch
     parts = [sequences for part in updates(groups, parts_count) if (sequences := trainable(part))]
     one_epoch = list(zip(parts, old_logprobs(run, parts), strict=True))
@@ -50,8 +54,21 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
             run.folder.write_event(step, "not_finite", f"{error}; its batch is in {path}", level="warn", data=data)
         else:
             learnt.record.extend(seen)
+            learnt.trace.add(sequences, seen, run.spec.resources.micro_batch_tokens)
             learnt.lags.extend([lag] * len(sequences))
     return learnt
+
+
+def trace_lines(run: Run, trace: TokenTrace) -> TraceOf:
+    """What the samples file holds of a completion's tokens."""
+
+    def line(group: RolloutGroup, completion: Completion) -> dict[str, Any] | None:
+        traced = trace.of(group, completion)
+        if traced is None:
+            return None
+        return {"text": pieces(traced.token_ids, run.policy.tokenizer.decode), **traced.values}
+
+    return line
 
 
 def old_logprobs(run: Run, parts: Sequence[Sequence[TrainSequence]]) -> list[list[Tensor] | None]:

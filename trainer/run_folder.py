@@ -4,13 +4,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from trainer.types import RolloutGroup
+from trainer.types import Completion, RolloutGroup
 
 Level = Literal["info", "warn", "error"]
+TraceOf = Callable[[RolloutGroup, Completion], dict[str, Any] | None]  # of a completion's tokens; None where none is kept
 
 
 class RunFolder:
@@ -50,11 +51,11 @@ class RunFolder:
         """The run enters a phase."""
         self.write_event(step, "phase", phase.replace("_", " "), data={"phase": phase})
 
-    def write_samples(self, step: int, groups: Sequence[RolloutGroup]) -> None:
+    def write_samples(self, step: int, groups: Sequence[RolloutGroup], trace_of: TraceOf) -> None:
         """The step's rollouts, one line a prompt; a step that is run again replaces them."""
         folder = self.path / "samples"
         folder.mkdir(exist_ok=True)
-        lines = [json.dumps(sample_line(step, group), ensure_ascii=False) for group in groups]
+        lines = [json.dumps(sample_line(step, group, trace_of), ensure_ascii=False) for group in groups]
         write_atomically(folder / f"step_{step}.jsonl", "\n".join(lines) + "\n")
 
     def sync(self) -> None:
@@ -68,7 +69,7 @@ class RunFolder:
         self._events.close()
 
 
-def sample_line(step: int, group: RolloutGroup) -> dict[str, Any]:
+def sample_line(step: int, group: RolloutGroup, trace_of: TraceOf) -> dict[str, Any]:
     """One prompt with its completions, as the samples file holds it."""
     return {
         "step": step,
@@ -85,6 +86,7 @@ def sample_line(step: int, group: RolloutGroup) -> dict[str, Any]:
                 "errors": score.errors,
                 "advantage": advantage,
             }
+            | ({} if (trace := trace_of(group, completion)) is None else {"token_trace": trace})
             for completion, score, advantage in zip(group.completions, group.scores, group.advantages, strict=True)
         ],
     }

@@ -7,7 +7,7 @@ from trainer.checkpoint import Progress
 from trainer.clock import StepClock
 from trainer.config import JobSpec, grader_names
 from trainer.learner import NotFiniteError
-from trainer.learning import lag_metrics, learn
+from trainer.learning import lag_metrics, learn, trace_lines
 from trainer.memory import peak_memory_mb
 from trainer.metrics import learner_metrics, length_metrics, rollout_metrics, zero_variance_metrics
 from trainer.opening import opened
@@ -92,7 +92,7 @@ def one_step(run: Run, step: int) -> None:
         metrics |= validate(run, step)
         progress = replace(progress, validation_reward=metrics["eval/reward"])
     report_grading(run, step, groups)
-    run.folder.write_samples(step, groups)
+    run.folder.write_samples(step, groups, trace_lines(run, learnt.trace))
     report_drift(run, step, metrics)
     run.folder.write_metrics(step, metrics | {"perf/memory_peak_mb": peak_memory_mb(run.policy.device)} | clock.metrics(tokens))
     run.progress = progress

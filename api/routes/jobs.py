@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from api import record, record_read
+from api import job_warnings, record, record_read
 from api.background import Repeated
 from api.body import JsonBody
 from api.dependencies import RelayDep, SessionDep
@@ -16,7 +16,7 @@ from api.models import Job, Json, Status
 from api.openapi import CLONE_BODY, JOB_BODY
 from api.preflight import plan
 from api.record_read import find_job
-from api.schemas import JobView, Listing
+from api.schemas import JobView, ListedJobView, Listing
 from trainer.config import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -42,11 +42,12 @@ def list_jobs(
     after: Annotated[str | None, Query(description="The id of the last job of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Status | None = None,
-) -> Listing[JobView]:
+) -> Listing[ListedJobView]:
     """Jobs, newest first."""
     last = None if after is None else find_job(session, after)
     jobs, has_more = record_read.page(session, Job, last, limit, record_read.with_status(status))
-    return Listing(data=[JobView.of(job) for job in jobs], has_more=has_more)
+    warned = job_warnings.counts(session, jobs)
+    return Listing(data=[ListedJobView.of(job, warnings=warned[job.id]) for job in jobs], has_more=has_more)
 
 
 @router.get("/{job_id}")

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
-from api import curves, logs, record_read
+from api import curves, job_warnings, logs, record_read
 from api.body import MAX_INT
 from api.checkpoint_files import archive, is_available
 from api.curves import Axis
@@ -14,6 +14,7 @@ from api.database import see_one_moment
 from api.dependencies import SessionDep
 from api.errors import ApiError
 from api.evaluation_rows import evaluation_rows
+from api.job_warnings import WarningView
 from api.models import Checkpoint
 from api.record_read import CompletionFilter, best_step, find_job
 from api.schemas import (
@@ -71,6 +72,12 @@ def list_events(
     find_job(session, job_id)
     events, has_more = record_read.events(session, job_id, after, limit)
     return Listing(data=[EventView.of(event) for event in events], has_more=has_more)
+
+
+@router.get("/warnings")
+def list_warnings(job_id: str, session: SessionDep) -> Listing[WarningView]:
+    """What deserves a look: of the metrics as they are now, of a worker that is silent, and what the run said itself."""
+    return Listing(data=job_warnings.of_job(session, find_job(session, job_id)))
 
 
 @router.get("/checkpoints")

@@ -1,7 +1,9 @@
 """`python -m trainer` as a process: what it writes, how it ends, and that a killed run goes on exactly where it was."""
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +77,24 @@ def test_samples_add_up_to_the_metrics(whole_run: tuple[dict[str, Any], Path]) -
     assert sum(c["tokens"] for c in completions) / 16 == pytest.approx(curve(folder)[3]["completions/mean_length"])
     for group in groups:
         assert sum(c["advantage"] for c in group["completions"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_samples_hold_what_the_update_saw_of_their_tokens(whole_run: tuple[dict[str, Any], Path]) -> None:
+    _, folder = whole_run
+    groups = lines(folder / "samples", "step_3")
+    traced = [(c, c["token_trace"]) for group in groups for c in group["completions"] if "token_trace" in c]
+    assert traced
+    names = {"text", "log_ratio", "sampler_difference", "multiplier", "survival"}
+    for completion, trace in traced:
+        assert set(trace) == names
+        assert {len(values) for values in trace.values()} == {completion["tokens"]}
+        assert re.sub("<[a-z]+>", "", "".join(trace["text"])) == completion["text"], "but for special tokens"
+    told = curve(folder)[3]  # of the same tokens: this run has no more than are kept
+    values = {name: [value for _, trace in traced for value in trace[name]] for name in names}
+    assert max(map(abs, values["sampler_difference"])) == pytest.approx(told["sampling/sampling_logp_difference/max"], rel=1e-3)
+    assert math.exp(max(values["log_ratio"])) == pytest.approx(told["ratio/max"], rel=1e-3)
+    assert min(values["survival"]) == pytest.approx(told["mhpo/survival_min"], rel=1e-3)
+    assert max(values["multiplier"]) == pytest.approx(told["multiplier/max"], rel=1e-3)
 
 
 def test_a_checkpoint_is_a_hugging_face_model(whole_run: tuple[dict[str, Any], Path]) -> None:
