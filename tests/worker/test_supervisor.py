@@ -179,6 +179,12 @@ def test_lines_appear_while_the_run_goes_on(quick: Settings, background: Callabl
     [
         ([{"result": failed("user", "bad_data", "Row 3.")}, {"exit": 78}], Status.FAILED, ("bad_data", "user", "Row 3.")),
         ([{"result": failed("system", "nan", "NaN.")}, {"exit": 70}], Status.FAILED, ("nan", "system", "NaN.")),
+        (
+            [{"result": failed("infra", "disk_full", "No room.")}, {"exit": 74}],
+            Status.QUEUED,
+            ("disk_full", "infra", "No room."),
+        ),
+        ([{"say": "No space left"}, {"exit": 74}], Status.QUEUED, ("disk_full", "infra", "No space left")),
         ([{"say": "Traceback: oh"}, {"exit": 70}], Status.FAILED, (f"{PROGRAM}_error", "system", "oh")),
         (
             [{"say": "O"}, {"signal": "SIGKILL"}],
