@@ -12,8 +12,13 @@ from api.settings import settings
 
 OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)  # what a database that is away or overloaded raises
 
-# A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end.
-_CONNECT_ARGS = {"connect_timeout": 5, "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"}
+# A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end. A process that
+# froze in mid-transaction must not keep its locks: its session is ended, well before a worker's lease of a minute is.
+_LIMITS = {"lock_timeout": 10_000, "statement_timeout": 30_000, "idle_in_transaction_session_timeout": 30_000}  # milliseconds
+_CONNECT_ARGS = {
+    "connect_timeout": 5,
+    "options": " ".join(["-c timezone=UTC", *(f"-c {name}={limit}" for name, limit in _LIMITS.items())]),
+}
 
 
 @cache

@@ -301,8 +301,12 @@ def _cancel(session: Session, table: Leased, which: Iterable[ColumnElement[bool]
 
 
 def reap(session: Session, table: Leased) -> dict[Status, list[str]]:
-    """Take back what silent workers hold; tells which ids were cancelled, paused, queued again or failed."""
-    return _release(session, table, (table.lease_expires_at < func.now(),), WORKER_LOST, crashed=True)
+    """Take back what silent workers hold; tells which ids were cancelled, paused, queued again or failed.
+
+    What someone else has locked, be it a worker that froze in mid-transaction, is left to the next look.
+    """
+    expired = (table.lease_expires_at < func.now(),)
+    return _release(session, table, expired, WORKER_LOST, crashed=True, skip_locked=True)
 
 
 def hint_again(session: Session, table: Leased) -> list[str]:
@@ -319,7 +323,13 @@ def hint_again(session: Session, table: Leased) -> list[str]:
 
 
 def _release(
-    session: Session, table: Leased, guards: tuple[ColumnElement[bool], ...], reason: Reason, *, crashed: bool
+    session: Session,
+    table: Leased,
+    guards: tuple[ColumnElement[bool], ...],
+    reason: Reason,
+    *,
+    crashed: bool,
+    skip_locked: bool = False,
 ) -> dict[Status, list[str]]:
     """Move running rows on whose process is gone. One of four guarded updates takes each, in this order.
 
@@ -327,7 +337,7 @@ def _release(
     guards between two updates would be failed by the last without having been asked for by the others.
     """
     query = select(table.id).where(*guards, table.status == Status.RUNNING).order_by(table.id)
-    chosen = session.scalars(query.with_for_update(key_share=True)).all()
+    chosen = session.scalars(query.with_for_update(key_share=True, skip_locked=skip_locked)).all()
     running = (table.id.in_(chosen), table.status == Status.RUNNING)
     crashes = table.crashes + (1 if crashed else 0)
     cancelled = _end(session, table, (*running, table.cancel_requested.is_(True)), Status.CANCELLED, CANCELLED)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from api.background import Repeated
-from api.database import transaction
+from api.database import OUTAGES, transaction
 from api.models import Evaluation, Job, Task
 from api.queue import QUEUES
 from api.reason import Fault, Reason
@@ -29,9 +29,16 @@ _turn = threading.Lock()
 
 
 def take_turn(table: Leased, owner: str) -> bool:
-    """Run what is first in the queue to its end, after what this process runs already; False where nothing is due."""
+    """Run what is first in the queue to its end, after what this process runs already; False where nothing is due.
+
+    While the record does not answer nothing is: the hint is spent, and the poller looks again.
+    """
     with _turn:
-        return _take(table, owner)
+        try:
+            return _take(table, owner)
+        except OUTAGES as error:
+            logger.warning("the record does not answer: %s", error)
+            return False
 
 
 def poll(tables: Sequence[Leased], owner: str) -> Repeated:

@@ -252,6 +252,19 @@ def test_a_lease_that_expires_during_a_look_is_left_to_the_next_look(running: Ru
     assert rows("SELECT crashes FROM jobs") == [(1,)]
 
 
+def test_a_holder_that_froze_in_mid_transaction_keeps_no_other_job_from_being_taken_back(running: Running) -> None:
+    frozen, silent = running(), running()
+    expire_leases()
+    with transaction() as session:
+        hold(session, frozen)
+        with transaction() as other:
+            assert reap(other, Job)[Status.QUEUED] == [silent.job_id]
+        (limit,) = rows("SHOW idle_in_transaction_session_timeout")[0]
+    assert limit == "30s", "after that its own is taken back too"
+    with transaction() as session:
+        assert reap(session, Job)[Status.QUEUED] == [frozen.job_id]
+
+
 def test_a_silent_worker_whose_job_was_to_be_cancelled_leaves_it_cancelled(running: Running) -> None:
     claim = running()
     with transaction() as session:
