@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 
-from benchmarks.chaos.havoc import Havoc
+from benchmarks.chaos.havoc import KILL, Havoc
 from benchmarks.chaos.jobs import ENDED, Reader, Submitter, make_spec
 from benchmarks.chaos.parts import Stack
 from benchmarks.chaos.verdict import Reference, Verdict, judge
@@ -63,7 +63,7 @@ def chaos(folder: Path, seconds: float, jobs: int, seed: int, max_attempts: int)
         _wait_for_all(stack, reader, submitter, STUCK_SECONDS)
         settled = time.monotonic() - began
         stack.wait_until_ready()
-        verdict = judge(stack, reference, [*alone.ids, *submitter.ids], max_attempts)
+        verdict = judge(stack, reference, [*alone.ids, *submitter.ids], max_attempts, havoc.done["trainer", KILL])
         restarts = {part.name: part.restarts for part in stack.parts.values()}
         return Report(seconds, jobs, havoc, restarts, submitter.sent, settled, verdict)
     finally:

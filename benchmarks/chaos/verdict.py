@@ -47,7 +47,7 @@ class Verdict:
     violations: list[str] = field(default_factory=list)
 
 
-def judge(stack: Stack, reference: Reference, made: list[str], max_attempts: int) -> Verdict:
+def judge(stack: Stack, reference: Reference, made: list[str], max_attempts: int, trainers_killed: int) -> Verdict:
     """Look at everything once; `made`: the ids that the creates were answered with."""
     verdict = Verdict()
     reader = Reader(stack.url)
@@ -57,6 +57,9 @@ def judge(stack: Stack, reference: Reference, made: list[str], max_attempts: int
     for job_id in listed:
         found = _judge_job(reader, job_id, reference, max_attempts, verdict)
         verdict.violations += [f"{job_id}: {each}" for each in found]
+    if verdict.given_up["trainer_crashed"] > trainers_killed:
+        crashed = verdict.given_up["trainer_crashed"]
+        verdict.violations.append(f"{crashed} trainers ended by themselves or by each other's workers, {trainers_killed} by us")
     verdict.violations += _held(stack)
     verdict.violations += _orphans(stack)
     return verdict

@@ -4,14 +4,12 @@ import httpx
 import pytest
 
 from api.settings import Settings
-from tests.conftest import wait_until
 from tests.service.conftest import (
-    PATIENCE,
     Spec,
     StartWorker,
+    Train,
     curves,
     job,
-    recorded_steps,
     run_processes,
     statuses,
     submit,
@@ -29,12 +27,10 @@ def long(spec: Spec) -> Spec:
 
 
 def test_a_paused_job_holds_nothing_and_goes_on_where_it_was(
-    http: httpx.Client, start_worker: StartWorker, long: Spec, record: Settings
+    http: httpx.Client, train: Train, long: Spec, record: Settings
 ) -> None:
-    start_worker()
-    job_id = submit(http, long)
-    folder = record.run_folder(job_id)
-    wait_until(lambda: recorded_steps(http, job_id) > 5, PATIENCE)
+    run = train(long, beyond=5)
+    job_id, folder = run.job_id, run.folder
     asked = http.post(f"/v1/jobs/{job_id}/pause").json()
     assert (asked["status"], asked["phase"], asked["pause_requested"]) == ("running", "pausing", True)
     paused = wait_for(http, job_id, "paused")
