@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from sqlalchemy import (
     DDL,
     BigInteger,
     CheckConstraint,
+    Dialect,
     Double,
     Enum,
     ForeignKey,
@@ -105,9 +107,26 @@ def is_id(prefix: str, text: str) -> bool:
     return re.fullmatch(f"{prefix}-[{_BASE32}]{{24}}", text) is not None
 
 
+class _Words(Enum):
+    """A word that this version does not know is read as plain text: a newer worker of the same service may have written it."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        known = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            try:
+                return known(value)
+            except LookupError:
+                return value
+
+        return read
+
+
 def _states(states: type[StrEnum], name: str) -> Enum:
     """Text with a CHECK of its values: a native PostgreSQL enum cannot lose a value again."""
-    return Enum(
+    return _Words(
         states,
         name=name,
         native_enum=False,

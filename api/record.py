@@ -45,6 +45,7 @@ class WrongStatusError(Exception):
 
 
 _MOST_DOUBLINGS = 10  # of the wait between attempts
+_WAITING = (Status.VALIDATING_FILES, Status.QUEUED)
 _HAS = (Status.SUCCEEDED, Status.FAILED)  # a job has failed, and is queued
 
 
@@ -226,15 +227,18 @@ def requeue(session: Session, claim: Claim, reason: Reason, *, crashed: bool) ->
 def request_cancel(session: Session, job_id: str) -> Status:
     """Cancel a job: at once if it does not run, else by asking its worker. Its evaluations are cancelled with it.
 
-    Raises UnknownJobError, or JobEndedError if it is in a terminal status. Asking again while it runs changes nothing.
+    Raises UnknownJobError, JobEndedError if it is in a terminal status, or WrongStatusError if this version does not know its
+    status. Asking again while it runs changes nothing.
     """
-    waiting = (Status.VALIDATING_FILES, Status.QUEUED, Status.PAUSED)
+    waiting = (*_WAITING, Status.PAUSED)
     session.execute(select(Evaluation.id).where(Evaluation.job_id == job_id).with_for_update(key_share=True))
     status = session.scalar(select(Job.status).where(Job.id == job_id).with_for_update(key_share=True))
     if status is None:
         raise UnknownJobError(job_id)
     if status in TERMINAL:
         raise JobEndedError(status)
+    if status not in (*waiting, Status.RUNNING):
+        raise WrongStatusError(f"only a job that waits or runs can be cancelled; this one is {status}")
     _cancel(session, Job, (Job.id == job_id,), waiting)
     _cancel(session, Evaluation, (Evaluation.job_id == job_id,), waiting)
     return Status.RUNNING if status is Status.RUNNING else Status.CANCELLED
@@ -243,16 +247,19 @@ def request_cancel(session: Session, job_id: str) -> Status:
 def request_pause(session: Session, job_id: str) -> Status:
     """Pause a job: at once if it waits, else by asking its worker, which has it save and stop. Its evaluations go on.
 
-    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is being cancelled. Asking again changes nothing.
+    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is being cancelled, or in a status that this version does
+    not know. Asking again changes nothing.
     """
     job = _locked(session, job_id)
     if job.status in TERMINAL:
         raise JobEndedError(job.status)
     if job.status is Status.PAUSED:
         return Status.PAUSED
-    if job.status is not Status.RUNNING:
+    if job.status in _WAITING:
         _move(session, Job, (Job.id == job_id,), Status.PAUSED, PAUSED, phase=None)
         return Status.PAUSED
+    if job.status is not Status.RUNNING:
+        raise WrongStatusError(f"only a job that waits or runs can be paused; this one is {job.status}")
     if job.cancel_requested:
         raise WrongStatusError("the job is being cancelled, so it cannot be paused")
     if not job.pause_requested:

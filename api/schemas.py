@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.checkpoint_files import digest, folder_of, is_available
 from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, ModelKind, Phase, Purpose, Sample, Status
+from api.reason import Fault
 from api.record_read import CompletionFilter
 from api.settings import settings
 from evaluator.config import Benchmark
@@ -30,7 +31,7 @@ class ReasonView(View):
     """Why a job is in its status: whose fault it is, and whether the same spec may succeed when tried again."""
 
     code: str
-    fault: Literal["user", "system", "infra"]
+    fault: Fault | str
     message: str
     retryable: bool
     hint: Annotated[str | None, Field(description="What to do about it")] = None
@@ -38,8 +39,8 @@ class ReasonView(View):
 
 class LeasedView(View):
     id: str
-    status: Status
-    phase: Phase | None
+    status: Status | str
+    phase: Phase | str | None
     status_reason: ReasonView | None
     attempt: Annotated[int, Field(description="How often a worker started it")]
     priority: Annotated[int, Field(description="Higher goes first, then older")]
@@ -88,8 +89,8 @@ class StatusView(View):
 
     object: Literal["job.status"] = "job.status"
     id: str
-    status: Status
-    phase: Phase | None
+    status: Status | str
+    phase: Phase | str | None
     status_reason: ReasonView | None
     attempt: int
     cancel_requested: bool
@@ -102,7 +103,7 @@ class StatusView(View):
 class EvaluationView(LeasedView):
     object: Literal["evaluation"] = "evaluation"
     job_id: str
-    model_kind: ModelKind
+    model_kind: ModelKind | str
     step: Annotated[int, Field(description="Of the checkpoint; 0 for the base model")]
     spec: dict[str, Any]
     result: Annotated[dict[str, Any] | None, Field(description="Scores by benchmark, once it has succeeded")]
@@ -127,7 +128,7 @@ class EventView(View):
     id: int
     attempt: Annotated[int, Field(description="0 for what belongs to no attempt")]
     step: int | None
-    level: Level
+    level: Level | str
     type: str
     message: str
     data: dict[str, Any]
@@ -280,7 +281,7 @@ class FileView(View):
     object: Literal["file"] = "file"
     id: str
     filename: str
-    purpose: Purpose
+    purpose: Purpose | str
     status: Literal["processed"] = "processed"
     format: Literal["jsonl", "parquet"]
     bytes: int
@@ -338,7 +339,7 @@ class ComparisonJobView(View):
     job_id: str
     label: Annotated[str, Field(description="Of its algorithm, as the report shows it")]
     seed: int
-    status: Status
+    status: Status | str
     step: int
     steps: int
 

@@ -61,8 +61,8 @@ class Record(Collector):
                 family = GaugeMetricFamily(f"mhpo_{name}", f"{name.capitalize()} by status", labels=["status"])
                 rows = session.execute(select(table.status, func.count()).group_by(table.status))
                 counted = {status: count for status, count in rows}  # noqa: C416  # rows, not pairs
-                for status in Status:
-                    family.add_metric([status.value], counted.get(status, 0))
+                for status in dict.fromkeys([*Status, *counted]):  # those too that only a newer worker knows
+                    family.add_metric([str(status)], counted.get(status, 0))
                 yield family
             oldest = select(func.extract("epoch", func.now() - func.min(Job.queued_at))).where(Job.status == Status.QUEUED)
             single = {
