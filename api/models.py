@@ -113,7 +113,7 @@ class _Words(Enum):
     cache_ok = True
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        known = super().result_processor(dialect, coltype)
+        known = super().result_processor(dialect, coltype)  # type: ignore[no-untyped-call]
 
         def read(value: Any) -> Any:
             try:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.checkpoint_files import digest, folder_of, is_available
 from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, ModelKind, Phase, Purpose, Sample, Status
-from api.reason import Fault
+from api.reason import Fault as WhoseFault
 from api.record_read import CompletionFilter
 from api.settings import settings
 from evaluator.config import Benchmark
@@ -31,7 +31,7 @@ class ReasonView(View):
     """Why a job is in its status: whose fault it is, and whether the same spec may succeed when tried again."""
 
     code: str
-    fault: Fault | str
+    fault: WhoseFault | str
     message: str
     retryable: bool
     hint: Annotated[str | None, Field(description="What to do about it")] = None

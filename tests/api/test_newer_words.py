@@ -45,7 +45,10 @@ def newer(running: Callable[..., Claim]) -> Iterator[str]:
 def test_unknown_words_are_shown_as_they_are(client: httpx.Client, shared_api: ApiServer, newer: str) -> None:
     job = client.get(f"/v1/jobs/{newer}").json()
     assert (job["status"], job["phase"], job["status_reason"]["fault"]) == ("preempted", "migrating", "scheduler")
-    assert client.get("/v1/jobs").json()["data"] == [job]
+    (listed,) = client.get("/v1/jobs").json()["data"]
+    assert [listed[key] for key in ("status", "phase", "status_reason")] == [
+        job[key] for key in ("status", "phase", "status_reason")
+    ]
     (evaluation,) = client.get(f"/v1/jobs/{newer}/evaluations").json()["data"]
     assert [evaluation[key] for key in ("status", "phase", "model_kind")] == ["sharded", "splitting", "merged"]
     assert {event["level"] for event in client.get(f"/v1/jobs/{newer}/events").json()["data"]} == {"notice"}
