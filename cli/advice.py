@@ -32,5 +32,4 @@ class Advice:
 
 def warning_line(warning: Json) -> str:
     """`entropy has fallen to 0.02: lower the learning rate`."""
-    advice = warning.get("hint") or warning.get("try")
-    return f"{warning['message']}{': ' + str(advice) if advice else ''}"
+    return f"{warning['message']}{': ' + str(warning['hint']) if warning['hint'] else ''}"

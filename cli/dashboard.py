@@ -19,6 +19,7 @@ from cli.words import duration, event_line, hint, loud, progress_line, state
 REDRAW_SECONDS = 1.0  # where nothing is new: clocks go on
 LEAST_PANEL = 5  # lines: a title, three of the plot, the steps
 MOST_PANEL = 16
+NARROW = 24  # columns below which no plot is worth drawing
 WIDE = 76  # columns from which two panels lie side by side
 VERY_WIDE = 150
 MOST_WARNINGS = 3
@@ -92,15 +93,15 @@ class Frame:
         count = min(6, max(1, height // 6))
         shown = [Text(event_line(event), style=event_style(event)) for event in list(self._events)[-count:]]
         problem = self._run.problem
-        live = Text(f"○ {problem}; trying again", style="yellow") if problem else Text("● live", style="green")
-        return [*shown, live.append("   Ctrl-C leaves; the job goes on", style="dim")]
+        live = Text("○ disconnected, trying again", style="yellow") if problem else Text("● live", style="green")
+        return [*shown, live.append("   Ctrl-C leaves; the job goes on", style="dim").append(f"   {problem}", style="yellow")]
 
 
 def panels(run: Run, width: int, height: int) -> list[Text]:
     """As many panels as fit, the first ones first; a sparkline a metric where not one does."""
     found = measured(run.series)
     columns = 1 if width < WIDE else 2 if width < VERY_WIDE else 3
-    rows = min(-(-len(found) // columns), height // LEAST_PANEL)
+    rows = min(-(-len(found) // columns), height // LEAST_PANEL) if width >= NARROW else 0
     if not rows:
         return sparklines(run, width)[: max(0, height)]
     each = min(MOST_PANEL, height // rows)
