@@ -69,7 +69,7 @@ def test_a_log_is_followed_to_the_end_of_its_job(url: str, run: Claim) -> None:
 
 def test_a_checkpoint_is_downloaded_whole_or_not_at_all(url: str, run: Claim, tmp_path: Path) -> None:
     there = settings().run_folder(run.job_id) / "checkpoints" / "step_2"
-    out = tmp_path / "model"
+    out = tmp_path / "downloaded"
     assert mhpo("checkpoints", "download", run.job_id, "--out", str(out), "--quiet", "--url", url).stdout == f"{out}\n"
     assert {path.name for path in out.iterdir()} == {"COMPLETE", "config.json", "model.safetensors"}
     assert (out / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
