@@ -12,6 +12,7 @@ export class Evaluations {
   }
 
   async load() {
+    this.begun = true;
     try {
       const { data } = await get(this.path);
       fill(this.element, data.length ? table(data) : h("p", { class: "quiet" }, this.nothing()));
@@ -63,7 +64,7 @@ function whisker(score, base) {
   return bar;
 }
 
-const percent = (share) => (share === undefined || share === null ? "–" : `${(share * 100).toFixed(1)} %`);
+export const percent = (share) => (share === undefined || share === null ? "–" : `${(share * 100).toFixed(1)} %`);
 
 export class Checkpoints {
   constructor(job) {
@@ -73,6 +74,7 @@ export class Checkpoints {
   }
 
   async load() {
+    this.begun = true;
     try {
       const { data } = await get(this.path);
       fill(this.element, data.length ? this.table(data.reverse()) : h("p", { class: "quiet" }, "No checkpoint has been saved yet."));
