@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.preflight import resolve_rows
 from api.schemas import View
 from trainer.config import Dataset
-from trainer.data import HUB_ID, is_local, iter_problems, iter_rows
+from trainer.data import is_local, iter_problems, iter_rows
 from trainer.row_columns import is_json
 from trainer.strict import SpecError
 from trainer.types import Problem
@@ -44,9 +44,10 @@ class PreviewView(View):
 
 def preview(session: Session, asked: Dataset, count: int) -> PreviewView:
     """The first `count` rows. Raises SpecError (`dataset...`) where they cannot be read at all; hub ids are not looked up."""
-    if HUB_ID.fullmatch(asked.path) and not is_local(asked.path):
+    path = resolve_rows(session, asked.path, asked.revision, "dataset.path")
+    if not is_local(path):
         raise SpecError("dataset.path", f"{asked.path!r} is a hub id: its rows are read when the job runs")
-    dataset = asked.model_copy(update={"path": resolve_rows(session, asked.path, asked.revision, "dataset.path")})
+    dataset = asked.model_copy(update={"path": path})
     rows = list(islice(iter_rows(dataset, "dataset"), count))
     try:
         prompts, fault = [_prompt(problem, asked) for problem in islice(iter_problems(dataset, "dataset"), count)], None

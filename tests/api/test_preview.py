@@ -27,7 +27,7 @@ def test_rows_and_the_prompts_made_of_them(client: httpx.Client, dataset: Json) 
     found = preview(client, {**dataset, "prompt_template": "Work out {problem}"}, rows=2)
     assert found["columns"] == ["question", "answer", "level"]
     assert found["rows"][0] == {"question": "0+1=", "answer": 1, "level": [0]}
-    assert found["rows"][1]["question"].endswith("long…")
+    assert found["rows"][1]["question"].endswith("long …")
     assert [prompt["prompt"][:15] for prompt in found["prompts"]] == ["Work out 0+1=", "Work out long l"]
     assert (found["prompts"][0]["answer"], found["prompts"][0]["messages"], found["fault"]) == ("1", None, None)
 
@@ -51,7 +51,7 @@ def test_rows_are_shown_where_no_prompt_can_be_made(client: httpx.Client, datase
         ({"path": "/etc/passwd"}, "dataset.path", "MHPO_ALLOWED_ROOTS"),
         ({"path": "openai/gsm8k"}, "dataset.path", "hub id"),
         ({"path": "file-" + "a" * 24}, "dataset.path", "no uploaded file"),
-        ({"pth": 1}, "dataset.pth", "Extra inputs"),
+        ({"pth": 1}, "dataset.pth", "did you mean 'path'?"),
     ],
 )
 def test_what_cannot_be_read_is_refused(client: httpx.Client, dataset: Json, change: Json, param: str, words: str) -> None:

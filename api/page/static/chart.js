@@ -102,7 +102,8 @@ export class Panel {
     if (this.plot && shape === this.shape) this.plot.setData(data);
     else this.build(lines, bands, data);
     this.shape = shape;
-    this.tell();
+    this.tell(this.plot.cursor.idx ?? null);
+    this.describe();
   }
 
   /** What is drawn: line by line, the bands between lines, and the data of both. */
@@ -226,12 +227,15 @@ export class Panel {
       return h("li", {}, mark, h("span", {}, one.label), h("b", {}, number(value ?? null)));
     });
     this.legend.replaceChildren(h("li", { class: "at" }, index === null ? `step ${number(steps.at(-1))}` : `at step ${number(steps[at] ?? null)}`), ...items);
-    if (index === null) {
-      const words = this.series.map((one) => `${one.label} ${number(this.curves.last(one.name))}`);
-      this.drawing.setAttribute("aria-label", `${this.definition.title} up to step ${steps.at(-1)}: ${words.join(", ")}`);
-      this.drawing.dataset.lastStep = steps.at(-1);
-      this.drawing.dataset.points = steps.length;
-    }
+  }
+
+  /** For who cannot see the drawing. */
+  describe() {
+    const { steps } = this.columns();
+    const words = this.series.map((one) => `${one.label} ${number(this.curves.last(one.name))}`);
+    this.drawing.setAttribute("aria-label", `${this.definition.title} up to step ${steps.at(-1)}: ${words.join(", ")}`);
+    this.drawing.dataset.lastStep = steps.at(-1);
+    this.drawing.dataset.points = steps.length;
   }
 
   resize() {

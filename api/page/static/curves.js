@@ -9,7 +9,7 @@ const LIVE = 400; // steps that may come behind them before the buckets are made
 
 /** One bucket of one curve, or one live step: `{step, x, mean, min, max}`, in the order of the steps. */
 export class Curves {
-  constructor(jobId, wanted, changed) {
+  constructor(jobId, wanted, changed = () => {}) {
     this.path = `/v1/jobs/${jobId}/metrics`;
     this.wanted = new Set(wanted);
     this.names = []; // all that the run has

@@ -18,12 +18,16 @@ const ALWAYS = ["reward", "reward_std", "eval/reward", "step_time"]; // what the
 export async function show(main, jobId) {
   fill(main, h("p", { class: "quiet", role: "status" }, "Loading the run…"));
   const news = new News(jobId);
+  const curves = new Curves(jobId, ALWAYS);
+  curves.loading = new AbortController(); // steps wait until the buckets are there
+  const read = news.begun.then(() => curves.load());
+  read.catch(() => {}); // told where it is awaited
   try {
     const [job] = await Promise.all([get(`/v1/jobs/${jobId}`), uplot()]);
-    const run = new Run(job, actions());
+    const run = new Run(job, actions(), curves);
     document.title = `${job.name ?? job.id} · MHPO`;
     fill(main, run.element);
-    await run.open(news);
+    await run.open(news, read);
   } catch (error) {
     news.stream.close();
     throw error;
@@ -59,12 +63,12 @@ class News {
 const actions = () => document.querySelector('meta[name="job-actions"]').content.split(" ").filter(Boolean);
 
 class Run {
-  constructor(job, routes) {
-    Object.assign(this, { job, routes });
+  constructor(job, routes, curves) {
+    Object.assign(this, { job, routes, curves });
     this.view = { smoothing: Number(localStorage.getItem("smoothing") ?? 0.5), log: false, axis: "step" };
     this.sections = panels(job.spec);
     this.drawSoon = once(() => this.draw());
-    this.curves = new Curves(job.id, ALWAYS, this.drawSoon);
+    curves.changed = this.drawSoon;
     this.rollouts = new Rollouts(job);
     this.evaluations = new Evaluations(job);
     this.checkpoints = new Checkpoints(job);
@@ -113,14 +117,15 @@ class Run {
   }
 
   /** The stream's place is taken before anything is read (its first piece says so), so that nothing falls between the two. */
-  async open(news) {
+  async open(news, read) {
     this.stream = news.stream;
-    this.curves.loading = new AbortController(); // steps wait until the buckets are there
     await news.begun;
     news.follow(this);
     setInterval(() => this.header(), 5000);
     setInterval(() => ENDED.includes(this.job.status) || this.warnings.load(), 15_000); // a worker that is silent sends no news
-    await Promise.all([this.load(), this.warnings.load()]);
+    await this.load(read);
+    this.drawSoon(); // it may have been read before there was anything to draw on
+    await this.warnings.load();
     for (const each of this.parts) whenSeen(each.element, () => each.load());
     if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView(); // it was not there before
   }
@@ -134,9 +139,9 @@ class Run {
     await Promise.all([this.load(), this.warnings.load(), ...this.parts.filter((each) => each.begun).map((each) => each.load())]);
   }
 
-  async load() {
+  async load(read = this.curves.load()) {
     try {
-      await this.curves.load();
+      await read;
       fill(this.fault);
     } catch (error) {
       const again = h("button", { type: "button", onclick: () => this.load() }, "Try again");

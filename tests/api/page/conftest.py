@@ -88,6 +88,7 @@ class Tab:
         assert serious == [], name
 
     def _drawn(self) -> None:
+        self.page.evaluate("window.scrollTo(0, 0)")
         frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
         self.page.wait_for_function(frames)
 

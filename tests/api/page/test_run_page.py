@@ -90,7 +90,8 @@ def test_warnings_come_with_the_steps_and_lead_to_their_curve(tab: Tab, claim: C
 
 def test_curves_are_read_by_keyboard(tab: Tab, claim: Claim) -> None:
     page = tab.open(f"/jobs/{claim.job_id}")
-    last_step(page, "Reward", 80)
+    for panel in ("Reward by grader", "Reward"):
+        last_step(page, panel, 80)
     page.locator('[data-panel="Reward"] .drawing').focus()
     page.keyboard.press("Home")
     expect(page.locator('[data-panel="Reward"] .legend')).to_contain_text("at step 1")
