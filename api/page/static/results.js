@@ -84,12 +84,13 @@ export class Checkpoints {
   }
 
   table(checkpoints) {
-    const head = ["Step", "Saved", "Size", "sha256", "Folder", ""].map((name) => h("th", { scope: "col" }, name));
+    const head = ["Step", "Held-out reward", "Saved", "Size", "sha256", "Folder", ""].map((name) => h("th", { scope: "col" }, name));
     const rows = checkpoints.map((each) =>
       h(
         "tr",
         {},
         h("th", { scope: "row" }, number(each.step), each.final ? " (final)" : ""),
+        h("td", {}, number(each.validation_reward), each.best ? h("span", { class: "tag" }, "best") : null),
         h("td", {}, age(each.created_at)),
         h("td", {}, bytes(each.bytes)),
         h("td", {}, each.sha256 ? h("code", { title: each.sha256 }, each.sha256.slice(0, 12)) : h("span", { class: "quiet" }, "being counted")),
