@@ -1,3 +1,6 @@
+# Test processes side by side, each with PostgreSQL and Redis of its own. One: make test PYTEST_FLAGS=
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist worksteal
+
 .PHONY: help install demo up test test-fast check format
 
 help:
@@ -18,10 +21,10 @@ up: install
 	@.venv/bin/mhpo up
 
 test: install
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(PYTEST_FLAGS)
 
 test-fast: install
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest $(PYTEST_FLAGS) -m "not slow"
 
 check: install
 	.venv/bin/ruff check .

@@ -25,6 +25,9 @@ from cli import embedded
 from cli.process import ask, finish, spawn
 from migrations import schema
 
+# Models of tests are tiny: further threads cost more than they give, and other tests run beside. Before PyTorch is imported.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
 SECONDS = 30.0
 
 

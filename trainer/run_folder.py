@@ -29,6 +29,11 @@ class RunFolder:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
 
+    def metrics_until(self, step: int) -> list[dict[str, float]]:
+        """The metrics of each step up to `step`; of two lines of one step the later counts."""
+        found = {line["step"]: line["metrics"] for line in read_lines(self.path / "metrics.jsonl")}
+        return [found[known] for known in sorted(found) if known <= step]
+
     def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line for a finished step. A value that is not finite is an error of ours: JSON has no word for it."""
         if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
