@@ -6,7 +6,7 @@ Assets lie below a digest of them all, so a browser keeps them for good and neve
 import gzip
 import mimetypes
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
@@ -56,11 +56,16 @@ def serve_page(app: FastAPI) -> None:
     assets = {path: Asset.of(path, content) for path, content in contents.items()}
     text = (folder / "index.html").read_text(encoding="utf-8").replace("{actions}", " ".join(_actions(app)))
 
-    def page(module: str) -> Callable[[], HTMLResponse]:
+    # Nothing here waits for anything, so no thread is needed to answer.
+    def page(module: str) -> Callable[[], Awaitable[HTMLResponse]]:
         document = text.replace("{preloads}", _preloads(contents, module)).replace("{assets}", f"/static/{version}")
-        return lambda: HTMLResponse(document, headers={"cache-control": "no-cache"})
 
-    def asset(version_asked: str, path: str, request: Request) -> Response:
+        async def answer() -> HTMLResponse:
+            return HTMLResponse(document, headers={"cache-control": "no-cache"})
+
+        return answer
+
+    async def asset(version_asked: str, path: str, request: Request) -> Response:
         if version_asked != version or path not in assets:
             raise HTTPException(404, f"no asset {path!r} of this version of the page")
         return assets[path].answer(request)

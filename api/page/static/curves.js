@@ -26,7 +26,7 @@ export class Curves {
   }
 
   has(name) {
-    return this.names.includes(name) || this.points.has(name);
+    return this.names.includes(name) || this.of(name).length > 0;
   }
 
   of(name) {

@@ -253,6 +253,7 @@ def test_two_runs_are_compared(tab: Tab, running: Callable[..., Claim], spec: Js
     drawing = page.locator('[data-panel="Reward"] .drawing')
     expect(drawing).to_have_attribute("data-last-step", "60")
     expect(page.locator('[data-panel="Reward"] .legend')).to_contain_text("2. grpo")
+    expect(page.locator('[data-panel="KL from the base model"]')).to_be_hidden()  # neither run has it
     differing = page.locator(".differences tbody")
     expect(differing).to_contain_text("algorithm.type")
     expect(differing).not_to_contain_text("rollout.group_size")
