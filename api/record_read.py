@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Sample, Status, is_id
+from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, Sample, Status, is_id
 from api.record import UnknownJobError
 
 Paged = TypeVar("Paged", Job, File)
@@ -46,10 +46,16 @@ def with_status(status: Status | None) -> list[ColumnElement[bool]]:
     return [] if status is None else [Job.status == status]
 
 
-def events(session: Session, job_id: str, after: int, limit: int) -> tuple[list[Event], bool]:
-    """Up to `limit` events behind the id `after`, oldest first, and whether there are more."""
-    query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id).limit(limit + 1)
-    rows = list(session.scalars(query))
+def events(
+    session: Session, job_id: str, after: int, limit: int, levels: Sequence[Level] | None = None, *, ascending: bool = True
+) -> tuple[list[Event], bool]:
+    """Up to `limit` events behind the id `after` (0: from the first on), oldest or newest first, and whether there are more."""
+    query = select(Event).where(Event.job_id == job_id).order_by(Event.id if ascending else Event.id.desc())
+    if after:
+        query = query.where(Event.id > after if ascending else Event.id < after)
+    if levels is not None:
+        query = query.where(Event.level.in_(levels))
+    rows = list(session.scalars(query.limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
 

@@ -253,17 +253,17 @@ class MetricsView(View):
 class Buckets(View):
     """One curve in buckets: the i-th of each list is of the i-th bucket, which ends at `step[i]`, its last value's step.
 
-    null stands for what has no finite value.
+    null stands for what has no finite value; a column that was not asked for is left out.
     """
 
     step: list[int]
-    x: Annotated[list[float | None], Field(description="Where `step` lies on the axis that was asked for")]
-    last: list[float | None]
-    min: list[float | None]
-    max: list[float | None]
-    mean: list[float | None]
-    n: Annotated[list[int], Field(description="How many finite values are in the bucket")]
-    not_finite: list[int]
+    x: Annotated[list[float | None] | None, Field(description="Where `step` lies on the axis that was asked for")] = None
+    last: list[float | None] | None = None
+    min: list[float | None] | None = None
+    max: list[float | None] | None = None
+    mean: list[float | None] | None = None
+    n: Annotated[list[int] | None, Field(description="How many finite values are in the bucket")] = None
+    not_finite: list[int] | None = None
 
 
 class BucketsView(View):
