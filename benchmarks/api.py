@@ -65,7 +65,7 @@ def fill(jobs: int, points: int, names: int, spec: dict[str, Any]) -> None:
         "FROM generate_series(1, :count) n"
     )
     runs = [(LONG, 1_000_000, 1), (WIDE, STEPS, names)]
-    runs += [(f"job-{n:a>24}", STEPS, names) for n in range(max(0, points - 2_000_000) // (STEPS * names))]
+    runs += [(_id(n), STEPS, names) for n in range(max(0, points - 2_000_000) // (STEPS * names))]
     with engine().begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         other = made.replace(":id", "'job-' || lpad(translate(n::text, '0189', 'zxyv'), 24, 'b')")
@@ -82,6 +82,11 @@ def fill(jobs: int, points: int, names: int, spec: dict[str, Any]) -> None:
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("VACUUM ANALYZE"))
     print(file=sys.stderr)
+
+
+def _id(number: int) -> str:
+    """An id with the letters of ours."""
+    return "job-" + str(number).translate(str.maketrans("0189", "zxyv")).rjust(24, "a")
 
 
 def _steps_of(width: int) -> str:
