@@ -144,13 +144,16 @@ class Leased:
     status_reason: Mapped[Json | None]  # {code, fault, message, retryable, hint}
     attempt: Mapped[int] = mapped_column(server_default="0")  # how often it was claimed
     crashes: Mapped[int] = mapped_column(server_default="0")  # attempts that ended without being asked to
-    priority: Mapped[int] = mapped_column(server_default="0")  # higher goes first, then older; an evaluation has its job's
+    priority: Mapped[int] = mapped_column(server_default="0")  # an evaluation has its job's
+    turn_at: Mapped[datetime] = mapped_column(server_default=func.now())  # created_at, made earlier by the priority
     not_before: Mapped[datetime | None]  # queued after a crash, it waits until then
     cancel_requested: Mapped[bool] = mapped_column(server_default=false())
     pause_requested: Mapped[bool] = mapped_column(server_default=false())  # of a running job; a paused one has its status
     lease_owner: Mapped[str | None]
     lease_token: Mapped[UUID | None]  # fences off every write of an earlier holder
     lease_expires_at: Mapped[datetime | None]
+    lease_host: Mapped[str | None]
+    lease_devices: Mapped[list[int] | None] = mapped_column(JSONB(none_as_null=True))  # indices of the host's GPUs, see GpuSlot
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # the last time it became queued
@@ -179,11 +182,13 @@ class Job(Owned, Leased, Base):
     steps: Mapped[int]
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))  # retried or cloned
     diff: Mapped[list[Json] | None]  # between the parent's spec and this: {path, from, to}
+    device: Mapped[str] = mapped_column(server_default="auto")  # of the spec's resources, as is the next
+    gpus: Mapped[int] = mapped_column(server_default="1")  # to be leased, unless it runs on the CPU
 
     __table_args__ = (
         Index("ix_jobs_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_created_at_id", "status", text("created_at DESC"), text("id DESC")),
-        Index("ix_jobs_queue", text("priority DESC"), "created_at", "id", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_queue", "turn_at", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_parent_id", "parent_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
@@ -203,6 +208,7 @@ class Evaluation(Leased, Base):
         CheckConstraint("status NOT IN ('validating_files', 'paused')", name="evaluation_status"),
         Index("uq_evaluations_job_id_step_model_kind", "job_id", "step", "model_kind", unique=True),
         Index("ix_evaluations_status_created_at", "status", "created_at"),
+        Index("ix_evaluations_queue", "turn_at", "id", postgresql_where=text("status = 'queued'")),
     )
 
 
@@ -359,6 +365,19 @@ class Worker(Base):
     queue: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GpuSlot(Base):
+    """A GPU of a host: free, or held by the token of a job's lease, with which it falls free (a trigger)."""
+
+    __tablename__ = "gpu_slots"
+
+    host: Mapped[str] = mapped_column(primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    lease_token: Mapped[UUID | None]
+    leased_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_gpu_slots_lease_token", "lease_token"),)
 
 
 class Outbox(Base):

@@ -42,11 +42,12 @@ class LeasedView(View):
     phase: Phase | None
     status_reason: ReasonView | None
     attempt: Annotated[int, Field(description="How often a worker started it")]
-    priority: Annotated[int, Field(description="Higher goes first, then older")]
+    priority: Annotated[int, Field(description="A step is worth an hour of waiting: docs/api.md")]
     not_before: Annotated[datetime | None, Field(description="Queued after a crash, it waits until then")]
     cancel_requested: bool
     pause_requested: Annotated[bool, Field(description="It runs and is to be paused")]
     worker: Annotated[str | None, Field(validation_alias="lease_owner", description="Who runs it now")]
+    host: Annotated[str | None, Field(validation_alias="lease_host", description="The machine on which it runs now")]
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -64,6 +65,9 @@ class ChangeView(View):
 class JobView(LeasedView):
     object: Literal["job"] = "job"
     name: str | None
+    devices: Annotated[
+        list[int] | None, Field(validation_alias="lease_devices", description="GPUs of the host that it has to itself now")
+    ]
     step: Annotated[int, Field(description="The last step recorded")]
     steps: int
     folder: Annotated[str, Field(description="The run folder, on the machine that runs the service")]
@@ -217,6 +221,9 @@ class PlanView(View):
     steps: int
     completions: Annotated[int, Field(description="Sampled over the whole run")]
     fit: FitView
+    waits_for: Annotated[
+        str | None, Field(description="A machine or GPUs that are not there or not free now; null where it could start")
+    ]
     eta_seconds: Annotated[float | None, Field(description="By the pace of the latest comparable run; null without one")]
 
 
@@ -272,6 +279,19 @@ class BucketsView(View):
     bucket_steps: Annotated[int, Field(description="How many steps go into a bucket")]
     next_step: Annotated[int, Field(description="The first step behind the last bucket")]
     series: dict[str, Buckets]
+
+
+class SlotView(View):
+    """A GPU of a machine, and the job that holds it."""
+
+    object: Literal["slot"] = "slot"
+    host: str
+    index: int
+    job_id: Annotated[str | None, Field(description="null where it is free")]
+    project: str | None
+    worker: str | None
+    leased_at: datetime | None
+    lease_expires_at: datetime | None
 
 
 class FileView(View):

@@ -172,7 +172,7 @@ def main() -> None:
         servers = stack.enter_context(embedded.servers(folder))
         port = free_port("127.0.0.1")
         addresses = {"MHPO_DATABASE_URL": servers.database_url, "MHPO_REDIS_URL": servers.redis_url, "MHPO_PORT": str(port)}
-        os.environ.update({**addresses, "MHPO_DATA_DIR": name})
+        os.environ.update({**addresses, "MHPO_DATA_DIR": name, "MHPO_ALLOWED_ROOTS": name})
         spec = _spec(folder)
         _migrate_and_fill(arguments, spec)
         api = spawn([sys.executable, "-m", "api"], log=folder / "api.log", env=dict(os.environ))

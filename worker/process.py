@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from trainer.process import end_with_parent
+from worker.devices import SLOTS
 
 _MARK = "MHPO_CHILD"  # an environment variable: descendants inherit it, whatever session or parent they end up with
 _KILL_SECONDS = 60.0  # a process in the kernel's hands (a GPU driver call) can take long to die
@@ -31,10 +32,12 @@ class Child:
     def start(cls, mark: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> "Child":
         """Run `command` with `environment`, its standard output and error appended to `log`.
 
-        What carries `mark` on this machine is killed first: processes of an earlier child whose worker hangs.
+        What carries `mark` on this machine is killed first: processes of an earlier child whose worker hangs. So is what was
+        given a GPU that `environment` gives this child: its lease is over.
         The calling thread must last as long as the child may: its end is what the child dies with.
         """
-        _kill(lambda: [process for process in psutil.process_iter() if _lives(process) and _marked(process, mark)])
+        slots = _slots(environment)
+        _kill(lambda: [each for each in psutil.process_iter() if _lives(each) and _stands_in_the_way(each, mark, slots)])
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
@@ -106,6 +109,18 @@ def _marked(process: psutil.Process, mark: str) -> bool:
         return bool(process.environ().get(_MARK) == mark)
     except psutil.Error:  # it has ended, or belongs to another user
         return False
+
+
+def _stands_in_the_way(process: psutil.Process, mark: str, slots: set[str]) -> bool:
+    try:
+        environment = process.environ()
+    except psutil.Error:  # it has ended, or belongs to another user
+        return False
+    return environment.get(_MARK) == mark or bool(slots & _slots(environment))
+
+
+def _slots(environment: Mapping[str, str]) -> set[str]:
+    return set(environment.get(SLOTS, "").splitlines())
 
 
 def _lives(process: psutil.Process) -> bool:

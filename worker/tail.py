@@ -19,8 +19,9 @@ from api.ingest import (
     tail_offset,
 )
 from api.models import Level, Phase
-from api.record import Claim, add_event, set_phase
+from api.record import Claim, set_phase
 from api.storable import storable
+from api.telling import add_event
 from worker.lines import AnyLine, Chunk, EventLine, Finite, Line, MetricsLine, SampleLine, Step, parse_lines, read_chunk
 
 METRICS = "metrics.jsonl"
