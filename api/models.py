@@ -392,13 +392,12 @@ class Outbox(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Creation(Base):
+class Creation(Owned, Base):
     """A request that made a job, for as long as the same request may be sent again (`api/idempotency.py`)."""
 
     __tablename__ = "creations"
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
     key: Mapped[str | None]
     fingerprint: Mapped[str]  # SHA-256 of route and body
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -420,13 +419,12 @@ class OpenAIJob(Base):
     request: Mapped[Json]
 
 
-class Webhook(Base):
+class Webhook(Owned, Base):
     """A URL that is told of the end of jobs."""
 
     __tablename__ = "webhooks"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
     url: Mapped[str]
     secret: Mapped[str]  # whsec_..., which signs; it cannot be a hash
     events: Mapped[list[str]] = mapped_column(JSONB)

@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.database import transaction
+from api.idempotency import forget_old
 from api.models import Evaluation, Job, Task
 from api.queue import waiting
 from api.record import note_lacking, reap
@@ -31,6 +32,7 @@ def look() -> bool:
                 if keys:
                     logger.warning("lease expired, now %s: %s", status, ", ".join(keys))
         note_lacking(session)
+        forget_old(session)
     _replace_lost_hints()
     return True
 

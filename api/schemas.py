@@ -54,6 +54,9 @@ class LeasedView(View):
     finished_at: datetime | None
 
 
+_FOR_WORKERS = ("resolved_spec", "evaluation_spec")  # the larger part of a job's row; who reads a job does not load it
+
+
 class ChangeView(View):
     """A place where a job's spec differs from its parent's; null stands for a key that is not there."""
 
@@ -77,8 +80,8 @@ class JobView(LeasedView):
 
     @classmethod
     def of(cls, job: Job, **more: int) -> Self:
-        columns = {column.name: getattr(job, column.name) for column in Job.__table__.columns}
-        return cls.model_validate({**columns, "folder": str(settings().run_folder(job.id)), **more})
+        told = {column.name: getattr(job, column.name) for column in Job.__table__.columns if column.name not in _FOR_WORKERS}
+        return cls.model_validate({**told, "folder": str(settings().run_folder(job.id)), **more})
 
 
 class ListedJobView(JobView):

@@ -16,7 +16,7 @@ SLOTS = "MHPO_SLOTS"
 def place(visible: str | None) -> Place:
     """This worker's machine; where its own `CUDA_VISIBLE_DEVICES` is set, slot i is the i-th of those."""
     chosen = settings()
-    return Place(chosen.host_name, _count(visible) if chosen.gpus is None else chosen.gpus)
+    return Place(chosen.host_name, _count(visible) if chosen.gpu_slots is None else chosen.gpu_slots)
 
 
 def environment(devices: Sequence[int], service: str, visible: str | None) -> dict[str, str]:

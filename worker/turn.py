@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 
 from api.background import Repeated
-from api.database import transaction
+from api.database import OUTAGES, transaction
 from api.models import Evaluation, Job, Task
 from api.queue import QUEUES
 from api.reason import Fault, Reason
@@ -34,11 +34,15 @@ _turn = threading.Lock()
 def take_turns(table: Leased, owner: str) -> None:
     """Run what is first in the queue to its end, after what this process runs already, and so on until nothing is due.
 
-    Not one for each message: a job that had to wait for GPUs has had its message.
+    Not one for each message: a job that had to wait for GPUs has had its message. While the record does not answer nothing
+    is due: the hint is spent, and the poller looks again.
     """
     with _turn:
-        while _take(table, owner):
-            pass
+        try:
+            while _take(table, owner):
+                pass
+        except OUTAGES as error:
+            logger.warning("the record does not answer: %s", error)
 
 
 def poll(tables: Sequence[Leased], owner: str) -> Repeated:

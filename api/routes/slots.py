@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api import slots
-from api.database import transaction
+from api.database import across_projects
 from api.guard import SLOTS_PATH
 from api.schemas import Listing, SlotView
 
@@ -13,5 +13,5 @@ router = APIRouter(tags=["health"])
 @router.get(SLOTS_PATH)
 def list_slots() -> Listing[SlotView]:
     """Each GPU of each machine, by host and index, and the job that holds it, of all projects."""
-    with transaction() as session:
+    with across_projects() as session:
         return Listing(data=[SlotView.model_validate(row) for row in slots.slots(session)])

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from api.database import engine, transaction
-from api.models import Evaluation, Job, Json, Phase, Status
+from api.models import Evaluation, Job, Json, Phase, Scope, Status
 from api.reason import Fault, Reason
 from api.record import (
     Claim,
@@ -226,24 +226,27 @@ def test_an_evaluation_takes_no_gpu(new_job: NewJob, spec: Json) -> None:
 
 
 def test_the_holder_of_each_gpu_is_told_to_admins(locked: ApiServer, new_job: NewJob, spec: Json) -> None:
-    keys = {scope: {"authorization": f"Bearer {new_key(scope=scope)}"} for scope in ("write", "admin")}
+    callers = ((Scope.WRITE, "default"), (Scope.ADMIN, "another"))
+    keys = {scope: {"authorization": f"Bearer {new_key(project, scope)}"} for scope, project in callers}
     seen(BOX)
     wanted: Json = {**spec, "resources": {"device": "cuda", "gpus": 2}}
     with locked.client() as client:
-        assert _plan(client, keys["write"], wanted)["waits_for"] is None
+        assert _plan(client, keys[Scope.WRITE], wanted)["waits_for"] is None
         job_id = new_job()
         claim = taken()
         answers = {scope: client.get("/v1/slots", headers=key) for scope, key in keys.items()}
-        assert answers["write"].status_code == 403
-        told = [(slot["host"], slot["index"], slot["job_id"], slot["worker"]) for slot in answers["admin"].json()["data"]]
-        assert told == [("box", 0, job_id, "worker-1"), ("box", 1, None, None)]
-        job = client.get(f"/v1/jobs/{job_id}", headers=keys["write"]).json()
+        assert answers[Scope.WRITE].status_code == 403
+        told = [(slot["host"], slot["index"], slot["job_id"], slot["worker"]) for slot in answers[Scope.ADMIN].json()["data"]]
+        assert told == [("box", 0, job_id, "worker-1"), ("box", 1, None, None)], "whatever project the job is of"
+        job = client.get(f"/v1/jobs/{job_id}", headers=keys[Scope.WRITE]).json()
         assert (job["host"], job["devices"]) == ("box", list(claim.devices))
-        assert _plan(client, keys["write"], wanted)["waits_for"] == "It waits for 2 GPUs of one machine: box has 1 of 2 free."
+        assert (
+            _plan(client, keys[Scope.WRITE], wanted)["waits_for"] == "It waits for 2 GPUs of one machine: box has 1 of 2 free."
+        )
         more = {**spec, "resources": {"device": "cuda", "gpus": 3}}
-        posted = client.post("/v1/jobs", json=more, headers=keys["write"]).json()
+        posted = client.post("/v1/jobs", json=more, headers=keys[Scope.WRITE]).json()
         assert posted["status_reason"]["code"] == "no_such_machine"
-        assert _plan(client, keys["write"], more)["waits_for"] == posted["status_reason"]["message"]
+        assert _plan(client, keys[Scope.WRITE], more)["waits_for"] == posted["status_reason"]["message"]
 
 
 def _plan(client: httpx.Client, key: dict[str, str], spec: Json) -> Any:

@@ -34,7 +34,7 @@ def test_a_paused_job_holds_nothing_and_goes_on_where_it_was(
     http: httpx.Client, start_worker: StartWorker, long: Spec, record: Settings
 ) -> None:
     """Its GPUs included: their number is a setting, and a trainer that finds none of them goes to the CPU."""
-    start_worker(MHPO_GPUS="3", MHPO_HOST_NAME="box")
+    start_worker(MHPO_GPU_SLOTS="3", MHPO_HOST_NAME="box")
     too_wide = submit(http, {**long, "resources": {"device": "cuda", "gpus": 4}})
     job_id = submit(http, long)
     folder = record.run_folder(job_id)
