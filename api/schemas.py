@@ -284,19 +284,6 @@ class BucketsView(View):
     series: dict[str, Buckets]
 
 
-class SlotView(View):
-    """A GPU of a machine, and the job that holds it."""
-
-    object: Literal["slot"] = "slot"
-    host: str
-    index: int
-    job_id: Annotated[str | None, Field(description="null where it is free")]
-    project: str | None
-    worker: str | None
-    leased_at: datetime | None
-    lease_expires_at: datetime | None
-
-
 class FileView(View):
     """A file in OpenAI's form, with what we know of it besides."""
 
