@@ -16,7 +16,7 @@ from api.docs_page import serve_docs
 from api.errors import handle_errors
 from api.middleware import BodyLimit, RequestId
 from api.page.serve import serve_page
-from api.routes import benchmarks, compare, files, health, jobs, keys, openai, plans, runs, stream, telemetry
+from api.routes import benchmarks, compare, files, health, jobs, keys, openai, plans, runs, slots, stream, telemetry
 from api.routes import webhooks as webhook_routes
 from api.schemas import ErrorView
 from api.security import secure
@@ -79,7 +79,7 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestId)
     handle_errors(app)
     openapi.describe(app)
-    for part in (openai, plans, jobs, runs, stream, benchmarks, compare, files, webhook_routes, telemetry, keys, health):
+    for part in (openai, plans, jobs, runs, stream, benchmarks, compare, files, webhook_routes, telemetry, slots, keys, health):
         app.include_router(part.router)
     serve_docs(app)
     serve_page(app)

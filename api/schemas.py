@@ -43,15 +43,19 @@ class LeasedView(View):
     phase: Phase | str | None
     status_reason: ReasonView | None
     attempt: Annotated[int, Field(description="How often a worker started it")]
-    priority: Annotated[int, Field(description="Higher goes first, then older")]
+    priority: Annotated[int, Field(description="A step is worth an hour of waiting: docs/api.md")]
     not_before: Annotated[datetime | None, Field(description="Queued after a crash, it waits until then")]
     cancel_requested: bool
     pause_requested: Annotated[bool, Field(description="It runs and is to be paused")]
     worker: Annotated[str | None, Field(validation_alias="lease_owner", description="Who runs it now")]
+    host: Annotated[str | None, Field(validation_alias="lease_host", description="The machine on which it runs now")]
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+_FOR_WORKERS = ("resolved_spec", "evaluation_spec")  # the larger part of a job's row; who reads a job does not load it
 
 
 class ChangeView(View):
@@ -65,6 +69,9 @@ class ChangeView(View):
 class JobView(LeasedView):
     object: Literal["job"] = "job"
     name: str | None
+    devices: Annotated[
+        list[int] | None, Field(validation_alias="lease_devices", description="GPUs of the host that it has to itself now")
+    ]
     step: Annotated[int, Field(description="The last step recorded")]
     steps: int
     folder: Annotated[str, Field(description="The run folder, on the machine that runs the service")]
@@ -74,8 +81,8 @@ class JobView(LeasedView):
 
     @classmethod
     def of(cls, job: Job, **more: int) -> Self:
-        columns = {column.name: getattr(job, column.name) for column in Job.__table__.columns}
-        return cls.model_validate({**columns, "folder": str(settings().run_folder(job.id)), **more})
+        told = {column.name: getattr(job, column.name) for column in Job.__table__.columns if column.name not in _FOR_WORKERS}
+        return cls.model_validate({**told, "folder": str(settings().run_folder(job.id)), **more})
 
 
 class ListedJobView(JobView):
@@ -218,6 +225,9 @@ class PlanView(View):
     steps: int
     completions: Annotated[int, Field(description="Sampled over the whole run")]
     fit: FitView
+    waits_for: Annotated[
+        str | None, Field(description="A machine or GPUs that are not there or not free now; null where it could start")
+    ]
     eta_seconds: Annotated[float | None, Field(description="By the pace of the latest comparable run; null without one")]
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import webhooks
-from api.database import transaction
+from api.database import across_projects
 from api.models import Evaluation, Job, Outbox, Status, Worker
 from api.streams import Streams
 
@@ -47,7 +47,7 @@ def request_seconds(registry: CollectorRegistry) -> Histogram:
 
 
 class Record(Collector):
-    """Counts rows of the record when it is asked."""
+    """Counts rows of the record, of all projects, when it is asked."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
@@ -56,7 +56,7 @@ class Record(Collector):
         streams = GaugeMetricFamily("mhpo_streams", "Open streams of this process")
         streams.add_metric([], self._streams.open())
         yield streams
-        with transaction() as session:
+        with across_projects() as session:
             for name, table in (("jobs", Job), ("evaluations", Evaluation)):
                 family = GaugeMetricFamily(f"mhpo_{name}", f"{name.capitalize()} by status", labels=["status"])
                 rows = session.execute(select(table.status, func.count()).group_by(table.status))

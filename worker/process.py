@@ -12,6 +12,7 @@ from uuid import uuid4
 import psutil
 
 from trainer.process import end_with_parent
+from worker.devices import SLOTS
 
 # Environment variables: descendants inherit them, whatever session or parent they end up with.
 _MARK = "MHPO_CHILD"  # what is run
@@ -34,10 +35,12 @@ class Child:
     def start(cls, mark: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> "Child":
         """Run `command` with `environment`, its standard output and error appended to `log`.
 
-        What carries `mark` on this machine is killed first: processes of an earlier child whose worker hangs.
+        What carries `mark` on this machine is killed first: processes of an earlier child whose worker hangs. So is what was
+        given a GPU that `environment` gives this child: its lease is over.
         The calling thread must last as long as the child may: its end is what the child dies with.
         """
-        _kill(lambda: [process for process in psutil.process_iter() if _lives(process) and _has(process, _MARK, mark)])
+        slots = _slots(environment)
+        _kill(lambda: [each for each in psutil.process_iter() if _lives(each) and _stands_in_the_way(each, mark, slots)])
         own = uuid4().hex
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -110,6 +113,18 @@ def _has(process: psutil.Process, variable: str, value: str) -> bool:
         return bool(process.environ().get(variable) == value)
     except psutil.Error:  # it has ended, or belongs to another user
         return False
+
+
+def _stands_in_the_way(process: psutil.Process, mark: str, slots: set[str]) -> bool:
+    try:
+        environment = process.environ()
+    except psutil.Error:  # it has ended, or belongs to another user
+        return False
+    return environment.get(_MARK) == mark or bool(slots & _slots(environment))
+
+
+def _slots(environment: Mapping[str, str]) -> set[str]:
+    return set(environment.get(SLOTS, "").splitlines())
 
 
 def _lives(process: psutil.Process) -> bool:

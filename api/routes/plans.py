@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api import eta
+from api import eta, slots
 from api.body import JsonBody
 from api.dependencies import SessionDep
 from api.fit import fit
@@ -39,6 +39,7 @@ def plan_job(body: JsonBody, session: SessionDep) -> PlanView:
             "steps": spec.steps,
             "completions": spec.steps * spec.rollout.prompts_per_step * spec.rollout.group_size,
             "fit": fit(spec),
+            "waits_for": slots.waits_for(session, spec.resources.device, spec.resources.gpus),
             "eta_seconds": eta.seconds(session, spec),
         }
     )

@@ -19,7 +19,6 @@ from api.record import (
     LeaseLostError,
     UnknownJobError,
     WrongStatusError,
-    add_event,
     claim_evaluation,
     claim_job,
     claim_next,
@@ -35,6 +34,7 @@ from api.record import (
     set_phase,
 )
 from api.settings import Settings
+from api.telling import add_event
 from tests.api.conftest import claimed, expire_leases, rows, statuses
 from tests.conftest import wait_until
 
