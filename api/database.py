@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.scoping import PROJECT, ScopedSession
 from api.settings import settings
 
-OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)  # what a database that is away or overloaded raises
+# What a database raises that is away or overloaded; InternalError: it ended the session of a process that had been frozen.
+OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
 
 # A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end. A process that
 # froze in mid-transaction must not keep its locks: its session is ended, well before a worker's lease of a minute is.
