@@ -70,10 +70,10 @@ def test_archives_files_and_streams_are_sent_as_they_are(client: httpx.Client, m
 
     rows = b'{"problem": "1+1=", "answer": "2"}\n' * 100
     made: Json = client.post("/v1/files", files={"file": ("rows.jsonl", rows)}).json()
-    file, content = raw(client, f"/v1/files/{made['id']}/content")
-    assert ("content-encoding" in file.headers, content) == (False, rows)
-    part, content = raw(client, f"/v1/files/{made['id']}/content", range="bytes=0-1499")
-    assert (part.status_code, content) == (206, rows[:1500])
+    file, sent = raw(client, f"/v1/files/{made['id']}/content")
+    assert ("content-encoding" in file.headers, sent) == (False, rows)
+    part, sent = raw(client, f"/v1/files/{made['id']}/content", range="bytes=0-1499")
+    assert (part.status_code, sent) == (206, rows[:1500])
 
     asked: dict[str, Any] = {"headers": {"accept-encoding": "gzip"}}
     with client.stream("GET", f"/v1/jobs/{measured.job_id}/stream", **asked) as stream:
