@@ -34,7 +34,9 @@ def serve() -> None:
     if settings().needs_key and not _somebody_has_a_key():
         sys.exit(NO_KEY.format(host=settings().host))
     host, port = settings().host, settings().port
-    server = _Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=5, server_header=False))
+    # Kept open for longer than clients and proxies keep an idle connection: else one is closed as the next request is sent.
+    config = uvicorn.Config(app, host=host, port=port, timeout_keep_alive=75, timeout_graceful_shutdown=5, server_header=False)
+    server = _Server(config)
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
