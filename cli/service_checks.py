@@ -1,17 +1,17 @@
 """The service and its parts, as this machine reaches them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import redis
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from api.models import Job, Status
 from api.settings import Settings
+from api.workers import workers_seen
 from cli.checks import Finding, State, Watch
 from cli.client import Client
 from cli.credentials import source_of_key
@@ -24,14 +24,14 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def service(settings: Settings, url: str) -> Iterator[Finding]:
-    """API, key, workers, database, broker."""
+    """API, key, and as far as this machine reaches them database, workers, broker."""
     client = Client(url, timeout=_TIMEOUT_SECONDS)
     ready = False
     for finding in _api(client):
         ready = ready or (finding.part == "ready" and finding.state is State.OK)
         yield finding
     if client.local or "database_url" in settings.model_fields_set:
-        yield _database(settings)
+        yield from _database(settings)
     if "redis_url" in settings.model_fields_set:
         yield _redis(settings)
     elif ready:
@@ -54,38 +54,27 @@ def _api(client: Client) -> Iterator[Finding]:
         yield Finding("ready", State.OK, f"database, broker and background work are there, {watch}")
     except CliError as error:
         yield Finding("ready", State.FAIL, str(error), "the service's log says more: MHPO_DATA_DIR/logs/api.log")
-    yield from _behind_the_key(client)
+    yield _key(client)
 
 
-def _behind_the_key(client: Client) -> Iterator[Finding]:
+def _key(client: Client) -> Finding:
     source = source_of_key(client.url)
     try:
-        families = {each.name: each for each in text_string_to_metric_families(client.text("/metrics"))}
+        client.get("/v1/jobs", limit=1)
     except CliError as error:
         denied = error.code is ExitCode.DENIED
         fix = "set MHPO_API_KEY; `mhpo keys create NAME` on the service's machine makes one" if denied else ""
-        yield Finding("key" if denied else "workers", State.FAIL, str(error).partition(";")[0], fix)
-        return
-    yield Finding("key", State.OK, f"from {source}" if source else "none needed")
-    count = int(families["mhpo_workers"].samples[0].value) if "mhpo_workers" in families else 0
-    queued = _queued(families)
-    if count:
-        yield Finding("workers", State.OK, f"{count} seen in the last minute; {queued} jobs queued")
-    else:
-        fix = "`mhpo up` starts two; with containers: docker compose up --detach worker evaluator"
-        yield Finding("workers", State.FAIL, f"none in the last minute: {queued} queued jobs wait", fix)
+        return Finding("key", State.FAIL, str(error).partition(";")[0], fix)
+    return Finding("key", State.OK, f"from {source}" if source else "none needed")
 
 
-def _queued(families: Mapping[str, Metric]) -> int:
-    samples = families["mhpo_jobs"].samples if "mhpo_jobs" in families else ()
-    return int(sum(sample.value for sample in samples if sample.labels["status"] == "queued"))
-
-
-def _database(settings: Settings) -> Finding:
+def _database(settings: Settings) -> Iterator[Finding]:
+    """The database and, where it has the schema of this version, who works for it."""
     given = "database_url" in settings.model_fields_set
     embedded = Postgres(settings.data_dir)
     if not given and not embedded.answers():
-        return Finding("postgresql", State.AWAY, "embedded; not running", START)
+        yield Finding("postgresql", State.AWAY, "embedded; not running", START)
+        return
     watch = Watch()
     try:
         engine = create_engine(settings.database_url if given else embedded.url, poolclass=NullPool)
@@ -93,15 +82,26 @@ def _database(settings: Settings) -> Finding:
             version = connection.execute(text("SHOW server_version")).scalar_one()
             took = str(watch)
             revision = MigrationContext.configure(connection).get_current_revision()
+            head = ScriptDirectory.from_config(schema.config()).get_current_head()
+            where = "" if given else "embedded, "
+            if revision != head:
+                found = f"{where}{version}, {took}; its schema is {revision or 'not there'}, this version needs {head}"
+                yield Finding("postgresql", State.FAIL, found, "python -m migrations; `mhpo up` does it at its start")
+                return
+            yield Finding("postgresql", State.OK, f"{where}{version}, {took}, schema {revision}")
+            yield _workers(connection)
     except SQLAlchemyError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
-        return Finding("postgresql", State.FAIL, f"does not answer: {reason}", "see MHPO_DATABASE_URL")
-    head = ScriptDirectory.from_config(schema.config()).get_current_head()
-    where = "" if given else "embedded, "
-    if revision != head:
-        found = f"{where}{version}, {took}; its schema is {revision or 'not there'}, this version needs {head}"
-        return Finding("postgresql", State.FAIL, found, "python -m migrations; `mhpo up` does it at its start")
-    return Finding("postgresql", State.OK, f"{where}{version}, {took}, schema {revision}")
+        yield Finding("postgresql", State.FAIL, f"does not answer: {reason}", "see MHPO_DATABASE_URL")
+
+
+def _workers(connection: Connection) -> Finding:
+    count = connection.execute(workers_seen()).scalar_one()
+    queued = connection.execute(select(func.count()).where(Job.status == Status.QUEUED)).scalar_one()
+    if count:
+        return Finding("workers", State.OK, f"{count} seen in the last minute; {queued} jobs queued")
+    fix = "`mhpo up` starts two; with containers: docker compose up --detach worker evaluator"
+    return Finding("workers", State.FAIL, f"none in the last minute: {queued} queued jobs wait", fix)
 
 
 def _redis(settings: Settings) -> Finding:

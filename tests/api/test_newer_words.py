@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from api.database import engine, transaction
-from api.models import Job, ModelKind
+from api.models import Job, ModelKind, Scope
 from api.record import Claim, claim_next, reap, schedule_evaluation
 from tests.api.conftest import expire_leases, rows
+from tests.api.locked import bearer, new_key
 from tests.cli.command import mhpo
 from tests.conftest import ApiServer
 
@@ -54,7 +55,8 @@ def test_unknown_words_are_shown_as_they_are(client: httpx.Client, shared_api: A
     assert {event["level"] for event in client.get(f"/v1/jobs/{newer}/events").json()["data"]} == {"notice"}
     assert client.get(f"/v1/fine_tuning/jobs/{newer}").json()["status"] == "preempted"
     assert client.get(f"/v1/fine_tuning/jobs/{newer}/events").json()["data"][0]["level"] == "notice"
-    assert 'mhpo_jobs{status="preempted"} 1.0' in client.get("/metrics").text
+    admin = bearer(new_key(scope=Scope.ADMIN))
+    assert 'mhpo_jobs{status="preempted"} 1.0' in client.get("/metrics", headers=admin).text
     with client.stream("GET", f"/v1/jobs/{newer}/stream") as stream:
         lines = stream.iter_lines()
         assert any(line == "event: status" for line in lines)
