@@ -11,7 +11,7 @@ from api.record import Claim
 from api.settings import settings
 from tests.api.page import a_run
 from tests.api.page.conftest import Tab
-from tests.conftest import ApiServer, api_server, wait_until
+from tests.conftest import ASLEEP, ApiServer, api_server, wait_until
 
 Running = Callable[..., Claim]
 NewTab = Callable[[ApiServer], Tab]
@@ -121,8 +121,7 @@ def test_curves_grow_as_steps_are_stored_and_after_a_reload(tab: Tab, claim: Cla
 
 def test_a_broken_connection_is_caught_up(new_tab: NewTab, claim: Claim) -> None:
     log = settings().data_dir / "logs" / "page-api.log"
-    sleeping = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600"}
-    with api_server(log, **sleeping) as first:
+    with api_server(log, **ASLEEP) as first:
         tab = new_tab(first)
         tab.expected = ("net::ERR_",)
         page = tab.open(f"/jobs/{claim.job_id}")
@@ -133,7 +132,7 @@ def test_a_broken_connection_is_caught_up(new_tab: NewTab, claim: Claim) -> None
         page.evaluate("window.stillTheSame = true")
         a_run.record_steps(claim, 81, 86)
         port = first.url.rsplit(":", 1)[1]
-        with api_server(log.with_name("page-api-again.log"), MHPO_PORT=port, **sleeping):
+        with api_server(log.with_name("page-api-again.log"), MHPO_PORT=port, **ASLEEP):
             last_step(page, "Reward", 86)
             expect(page.locator(".connection")).to_have_text("live")
             expect(page.locator('[data-panel="Reward"] .drawing')).to_have_attribute("data-points", "86")
