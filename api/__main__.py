@@ -2,13 +2,17 @@
 
 import logging
 import sys
+from contextlib import suppress
+from socket import socket
 
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.database import transaction
 from api.keys import has_usable_key
+from api.main import app
 from api.settings import settings
+from api.streams import Streams
 
 NO_KEY = """\
 The API would listen on {host}, where every request needs an API key, and there is none that works. Make one first:
@@ -16,11 +20,27 @@ The API would listen on {host}, where every request needs an API key, and there 
 (with docker-compose.yml: docker compose run --rm api mhpo keys create NAME), or set MHPO_HOST=127.0.0.1."""
 
 
+class _Server(uvicorn.Server):
+    """Ends its streams, which have no end of their own, before it waits for the requests that are being served."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        streams: Streams = app.state.streams
+        streams.end()
+        await super().shutdown(sockets)
+
+
 def serve() -> None:
     """Serve until asked to stop; not at all where nobody could use it."""
     if settings().needs_key and not _somebody_has_a_key():
         sys.exit(NO_KEY.format(host=settings().host))
-    uvicorn.run("api.main:app", host=settings().host, port=settings().port, timeout_graceful_shutdown=5, server_header=False)
+    host, port = settings().host, settings().port
+    # Kept open for longer than clients and proxies keep an idle connection: else one is closed as the next request is sent.
+    config = uvicorn.Config(app, host=host, port=port, timeout_keep_alive=75, timeout_graceful_shutdown=5, server_header=False)
+    server = _Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(3)  # as uvicorn's own command
 
 
 def _somebody_has_a_key() -> bool:

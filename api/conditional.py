@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class ConditionalGet:
     """ASGI middleware: gives whole JSON answers to GET an `ETag`, and answers `If-None-Match` by it.
 
-    Streams and downloads pass through untouched.
+    Streams and downloads pass through untouched. Tags are weak: an answer has the same one compressed and as it is.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -51,5 +51,6 @@ def _tag(start: Message, body: Message, known: str | None) -> Message:
     start["status"] = 304
     for name in ("content-length", "content-type"):
         del headers[name]
+    headers.add_vary_header("Accept-Encoding")  # as the whole answer has it
     start["headers"] = headers.raw
     return {"type": "http.response.body", "body": b""}

@@ -1,8 +1,9 @@
-"""What endpoints ask FastAPI for."""
+"""What endpoints ask FastAPI for. They are coroutines: what has nothing to wait for takes no thread."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated
 
+from anyio import CancelScope, to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
@@ -10,12 +11,18 @@ from api.background import Repeated
 from api.database import sessions
 
 
-def _request_session() -> Iterator[Session]:
-    with sessions()() as session:
+async def _request_session() -> AsyncIterator[Session]:
+    """It connects when it is first used, in the endpoint's thread; its connection is given back in one too."""
+    session = sessions()()
+    try:
         yield session
+    finally:
+        if session.in_transaction():
+            with CancelScope(shield=True):
+                await to_thread.run_sync(session.close)
 
 
-def _relay(request: Request) -> Repeated:
+async def _relay(request: Request) -> Repeated:
     relay: Repeated = request.app.state.relay
     return relay
 

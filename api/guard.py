@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 PUBLIC = ("/", "/compare", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 PUBLIC_FOLDERS = ("/jobs/", "/static/", "/docs/assets/")
 KEYS_PATH = "/v1/keys"
+SLOTS_PATH = "/v1/slots"
+TELEMETRY_PATH = "/metrics"
+_ACROSS_PROJECTS = (SLOTS_PATH, TELEMETRY_PATH)  # what counts or names the jobs of all projects
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
@@ -144,7 +147,8 @@ def _key_of(request: Request) -> str | None:
 
 
 def _needed(request: Request) -> KeyScope:
-    if request.url.path == KEYS_PATH or request.url.path.startswith(f"{KEYS_PATH}/"):
+    path = request.url.path
+    if path in (KEYS_PATH, *_ACROSS_PROJECTS) or path.startswith(f"{KEYS_PATH}/"):
         return KeyScope.ADMIN
     return KeyScope.READ if request.method in _READING else KeyScope.WRITE
 

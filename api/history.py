@@ -43,10 +43,10 @@ def _validated(session: Session, job_id: str) -> list[Validated]:
     """Means over buckets where there are many; each is of the step of its last value."""
     series = curves.buckets(session, job_id, ["eval/reward", "reward"], Axis.STEP, None, None, _VALIDATIONS).series
     held_out, training = series["eval/reward"], series["reward"]
-    means = dict(zip(training.step, training.mean, strict=True))
+    means = dict(zip(training.step, training.mean or [], strict=True))
     return [
         Validated(step, reward, trained)
-        for step, reward in zip(held_out.step, held_out.mean, strict=True)
+        for step, reward in zip(held_out.step, held_out.mean or [], strict=True)
         if reward is not None and (trained := _at(means, step)) is not None
     ]
 

@@ -14,11 +14,13 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Header
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from api.errors import ApiError
-from api.models import DEFAULT_PROJECT, Creation, Json
+from api.models import Creation, Json
+from api.scoping import PROJECT
 
 KEPT = timedelta(hours=24)
 _REPEATED_WITHIN = timedelta(minutes=2)
@@ -32,7 +34,7 @@ class Attempt:
     repeated: bool
 
 
-def _attempt(
+async def _attempt(
     idempotency_key: Annotated[
         str | None, Header(min_length=1, max_length=255, description="The same request sent again makes nothing new")
     ] = None,
@@ -49,21 +51,29 @@ def once(session: Session, attempt: Attempt, route: str, body: Json, create: Cal
 
     Works in the caller's transaction. Raises ApiError 409 for a key that came with another body.
     """
-    project = session.info.get("project", DEFAULT_PROJECT)
     fingerprint = _sha256(route, body)
-    _wait_for_twins(session, project, attempt.key or fingerprint)
-    session.execute(delete(Creation).where(Creation.created_at < func.now() - KEPT))
-    earlier = _earlier(session, project, attempt, fingerprint)
+    _wait_for_twins(session, attempt, fingerprint)
+    earlier = _earlier(session, attempt, fingerprint)
     if earlier is not None:
         return earlier, True
     job_id = create()
-    row = {"project": project, "key": attempt.key, "fingerprint": fingerprint, "job_id": job_id}
-    session.execute(insert(Creation).values(row))
+    row = {"key": attempt.key, "fingerprint": fingerprint, "job_id": job_id}
+    statement = upsert(Creation).values(row)
+    anew = {"fingerprint": fingerprint, "job_id": job_id, "created_at": func.now()}  # of a key that is older than a day
+    session.execute(statement.on_conflict_do_update(index_elements=["project", "key"], set_=anew))
     return job_id, False
 
 
-def _earlier(session: Session, project: str, attempt: Attempt, fingerprint: str) -> str | None:
-    mine = select(Creation).where(Creation.project == project).order_by(Creation.id.desc()).limit(1)
+def forget_old(session: Session) -> None:
+    """Remove what no request can be a repetition of any more."""
+    session.execute(
+        delete(Creation).where(Creation.created_at < func.now() - KEPT).execution_options(synchronize_session=False)
+    )
+
+
+def _earlier(session: Session, attempt: Attempt, fingerprint: str) -> str | None:
+    kept = Creation.created_at > func.now() - KEPT
+    mine = select(Creation).where(kept).order_by(Creation.id.desc()).limit(1)
     if attempt.key is not None:
         made = session.scalar(mine.where(Creation.key == attempt.key))
         if made is not None and made.fingerprint != fingerprint:
@@ -77,10 +87,15 @@ def _earlier(session: Session, project: str, attempt: Attempt, fingerprint: str)
     return None if made is None else made.job_id
 
 
-def _wait_for_twins(session: Session, project: str, what: str) -> None:
-    """Until the end of this transaction no other request of the same key, or body, goes on."""
-    lock = int.from_bytes(hashlib.sha256(f"{project}\0{what}".encode()).digest()[:8], signed=True)
-    session.execute(select(func.pg_advisory_xact_lock(lock)))
+def _wait_for_twins(session: Session, attempt: Attempt, fingerprint: str) -> None:
+    """Until the end of this transaction no other request of the same key goes on, and none that repeats the same body.
+
+    Those that are sent for the first time go on beside each other: who wants a job twice gets it twice.
+    """
+    text = f"{session.info.get(PROJECT)}\0{attempt.key or fingerprint}"
+    lock = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], signed=True)
+    first = attempt.key is None and not attempt.repeated
+    session.execute(select(func.pg_advisory_xact_lock_shared(lock) if first else func.pg_advisory_xact_lock(lock)))
 
 
 def _sha256(route: str, body: Json) -> str:

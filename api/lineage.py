@@ -15,8 +15,8 @@ class Lineage:
     diff: list[Json]
 
 
-def merge(target: Any, patch: Any) -> Any:
-    """`target` with the merge patch `patch`: objects are merged, null takes a key away, anything else replaces.
+def merge(target: Any, patch: Any, *, nulls_stay: bool = False) -> Any:
+    """`target` with the merge patch `patch`: objects are merged, null takes a key away (or stays), anything else replaces.
 
     A part that gets another `type` starts empty: the parameters of one algorithm mean nothing to another.
 
@@ -29,10 +29,10 @@ def merge(target: Any, patch: Any) -> Any:
         return patch
     kept = dict(target) if isinstance(target, dict) and not _other_type(target, patch) else {}
     for key, value in patch.items():
-        if value is None:
+        if value is None and not nulls_stay:
             kept.pop(key, None)
         else:
-            kept[key] = merge(kept.get(key), value)
+            kept[key] = merge(kept.get(key), value, nulls_stay=nulls_stay)
     return kept
 
 

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from sqlalchemy import (
     DDL,
     BigInteger,
     CheckConstraint,
+    Dialect,
     Double,
     Enum,
     ForeignKey,
@@ -105,9 +107,26 @@ def is_id(prefix: str, text: str) -> bool:
     return re.fullmatch(f"{prefix}-[{_BASE32}]{{24}}", text) is not None
 
 
+class _Words(Enum):
+    """A word that this version does not know is read as plain text: a newer worker of the same service may have written it."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        known = super().result_processor(dialect, coltype)  # type: ignore[no-untyped-call]
+
+        def read(value: Any) -> Any:
+            try:
+                return known(value)
+            except LookupError:
+                return value
+
+        return read
+
+
 def _states(states: type[StrEnum], name: str) -> Enum:
     """Text with a CHECK of its values: a native PostgreSQL enum cannot lose a value again."""
-    return Enum(
+    return _Words(
         states,
         name=name,
         native_enum=False,
@@ -144,13 +163,16 @@ class Leased:
     status_reason: Mapped[Json | None]  # {code, fault, message, retryable, hint}
     attempt: Mapped[int] = mapped_column(server_default="0")  # how often it was claimed
     crashes: Mapped[int] = mapped_column(server_default="0")  # attempts that ended without being asked to
-    priority: Mapped[int] = mapped_column(server_default="0")  # higher goes first, then older; an evaluation has its job's
+    priority: Mapped[int] = mapped_column(server_default="0")  # an evaluation has its job's
+    turn_at: Mapped[datetime] = mapped_column(server_default=func.now())  # created_at, made earlier by the priority
     not_before: Mapped[datetime | None]  # queued after a crash, it waits until then
     cancel_requested: Mapped[bool] = mapped_column(server_default=false())
     pause_requested: Mapped[bool] = mapped_column(server_default=false())  # of a running job; a paused one has its status
     lease_owner: Mapped[str | None]
     lease_token: Mapped[UUID | None]  # fences off every write of an earlier holder
     lease_expires_at: Mapped[datetime | None]
+    lease_host: Mapped[str | None]
+    lease_devices: Mapped[list[int] | None] = mapped_column(JSONB(none_as_null=True))  # indices of the host's GPUs, see GpuSlot
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # the last time it became queued
@@ -179,11 +201,13 @@ class Job(Owned, Leased, Base):
     steps: Mapped[int]
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))  # retried or cloned
     diff: Mapped[list[Json] | None]  # between the parent's spec and this: {path, from, to}
+    device: Mapped[str] = mapped_column(server_default="auto")  # of the spec's resources, as is the next
+    gpus: Mapped[int] = mapped_column(server_default="1")  # to be leased, unless it runs on the CPU
 
     __table_args__ = (
         Index("ix_jobs_project_created_at_id", "project", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_created_at_id", "status", text("created_at DESC"), text("id DESC")),
-        Index("ix_jobs_queue", text("priority DESC"), "created_at", "id", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_queue", "turn_at", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_parent_id", "parent_id"),
         Index("ix_jobs_lease_expires_at", "lease_expires_at", postgresql_where=text("status = 'running'")),
     )
@@ -203,6 +227,7 @@ class Evaluation(Leased, Base):
         CheckConstraint("status NOT IN ('validating_files', 'paused')", name="evaluation_status"),
         Index("uq_evaluations_job_id_step_model_kind", "job_id", "step", "model_kind", unique=True),
         Index("ix_evaluations_status_created_at", "status", "created_at"),
+        Index("ix_evaluations_queue", "turn_at", "id", postgresql_where=text("status = 'queued'")),
     )
 
 
@@ -361,6 +386,19 @@ class Worker(Base):
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class GpuSlot(Base):
+    """A GPU of a host: free, or held by the token of a job's lease, with which it falls free (a trigger)."""
+
+    __tablename__ = "gpu_slots"
+
+    host: Mapped[str] = mapped_column(primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    lease_token: Mapped[UUID | None]
+    leased_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_gpu_slots_lease_token", "lease_token"),)
+
+
 class Outbox(Base):
     """A hint to be published: written with the change that needs it, deleted when the broker has it."""
 
@@ -373,13 +411,12 @@ class Outbox(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Creation(Base):
+class Creation(Owned, Base):
     """A request that made a job, for as long as the same request may be sent again (`api/idempotency.py`)."""
 
     __tablename__ = "creations"
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
     key: Mapped[str | None]
     fingerprint: Mapped[str]  # SHA-256 of route and body
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -401,13 +438,12 @@ class OpenAIJob(Base):
     request: Mapped[Json]
 
 
-class Webhook(Base):
+class Webhook(Owned, Base):
     """A URL that is told of the end of jobs."""
 
     __tablename__ = "webhooks"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
     url: Mapped[str]
     secret: Mapped[str]  # whsec_..., which signs; it cannot be a hash
     events: Mapped[list[str]] = mapped_column(JSONB)

@@ -111,7 +111,8 @@ def _events(session: Session, job_id: str, position: Position) -> Iterable[Item]
 def _metrics(session: Session, job_id: str, position: Position) -> Iterable[Item]:
     mine = (StepMetrics.job_id == job_id, StepMetrics.seq > position.metrics)
     for row in session.scalars(select(StepMetrics).where(*mine).order_by(StepMetrics.seq).limit(PAGE)):
-        step = {"step": row.step, "attempt": row.attempt, "time": row.reported_at.timestamp(), "metrics": row.metrics}
+        time = row.reported_at.timestamp()
+        step = {"object": "job.step", "step": row.step, "attempt": row.attempt, "time": time, "metrics": row.metrics}
         yield Item(Kind.METRICS, row.seq, _text(step))
 
 

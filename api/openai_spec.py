@@ -103,7 +103,7 @@ def wanted(session: Session, body: Json) -> Wanted:
         "checkpoints": {} if knobs.eval_interval == "auto" else {"every": knobs.eval_interval},
         "evaluation": {} if validation is None else _evaluation(knobs, validation),
     }
-    return Wanted(_parse(merge(document, asked.x_spec)), asked.model_dump(mode="json"))
+    return Wanted(_parse(merge(document, asked.x_spec, nulls_stay=True)), asked.model_dump(mode="json"))
 
 
 def _refuse_other_methods(method: Any) -> None:

@@ -69,7 +69,7 @@ def _job(session: Session, job: Job, request: Json, project: str) -> Json:
         "organization_id": project,
         "result_files": [],
         "seed": job.spec["seed"],
-        "status": job.status.value,
+        "status": str(job.status),
         "trained_tokens": _trained_tokens(session, job) if job.status in TERMINAL else None,
         "training_file": request["training_file"],
         "validation_file": request["validation_file"],
@@ -77,7 +77,7 @@ def _job(session: Session, job: Job, request: Json, project: str) -> Json:
         "integrations": [],
         "metadata": request["metadata"],
         "user_provided_suffix": request["suffix"],
-        "x_phase": None if job.phase is None else job.phase.value,
+        "x_phase": None if job.phase is None else str(job.phase),
         "x_step": job.step,
         "x_steps": job.steps,
         "x_status_reason": job.status_reason,
@@ -131,7 +131,7 @@ def _event(session: Session, job: Job, kind: str, number: int) -> Json:
     if kind == "e":
         event = session.get_one(Event, number)
         data = {"step": event.step, **event.data}
-        return _event_view(f"e{number}", event.created_at, event.level.value, event.message, "message", data)
+        return _event_view(f"e{number}", event.created_at, str(event.level), event.message, "message", data)
     row = session.scalars(select(StepMetrics).where(StepMetrics.job_id == job.id, StepMetrics.seq == number)).one()
     data = {"step": row.step, "total_steps": job.steps, **_named_as_theirs(row.metrics), "x_metrics": row.metrics}
     message = f"Step {row.step}/{job.steps}"

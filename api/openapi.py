@@ -27,6 +27,13 @@ JOB_BODY: dict[str, Any] = {
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}, "example": JOB_EXAMPLE}},
 }
 
+DATASET_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Dataset"}, "example": {"path": "artifacts/sums.jsonl"}}
+    },
+}
+
 CLONE_BODY: dict[str, Any] = {
     "required": True,
     "content": {

@@ -4,7 +4,7 @@ from sqlalchemy import delete, func, or_, select
 
 from api.database import transaction
 from api.models import Outbox
-from api.queue import publish
+from api.queue import publish_all
 
 _BATCH = 100
 
@@ -26,7 +26,7 @@ def _drain_batch() -> int:
         due = or_(Outbox.not_before.is_(None), Outbox.not_before <= func.now())
         query = select(Outbox).where(due).order_by(Outbox.id).limit(_BATCH).with_for_update(skip_locked=True)
         hints = session.scalars(query).all()
-        for hint in hints:
-            publish(hint.task, hint.key)
+        if hints:
+            publish_all((hint.task, hint.key) for hint in hints)
         session.execute(delete(Outbox).where(Outbox.id.in_([hint.id for hint in hints])))
         return len(hints)

@@ -1,5 +1,6 @@
 """The Celery app and its hints. The record decides what runs; a message only says where to look."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
@@ -44,8 +45,14 @@ app.add_defaults(_configuration)  # called when first used, so that importing th
 
 def publish(task: Task, key: str) -> None:
     """Send the hint `task(key)`; raises kombu's OperationalError within seconds if Redis is out of reach."""
-    with app.connection_for_write(transport_options=_IMPATIENT) as connection:
-        app.send_task(task.value, args=[key], queue=QUEUES[task], connection=connection, retry=False)
+    publish_all([(task, key)])
+
+
+def publish_all(hints: Iterable[tuple[Task, str]]) -> None:
+    """The same of many, over one connection."""
+    with app.connection_for_write(transport_options=_IMPATIENT) as connection, app.amqp.Producer(connection) as producer:
+        for task, key in hints:
+            app.send_task(task.value, args=[key], queue=QUEUES[task], producer=producer, retry=False)
 
 
 def waiting(task: Task) -> int:

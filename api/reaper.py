@@ -6,9 +6,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.database import transaction
+from api.idempotency import forget_old
 from api.models import Evaluation, Job, Task
 from api.queue import waiting
-from api.record import Leased, hint_again, reap
+from api.record import note_lacking, reap
+from api.telling import Leased, hint_again
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ def look() -> bool:
             for status, keys in reap(session, table).items():
                 if keys:
                     logger.warning("lease expired, now %s: %s", status, ", ".join(keys))
+        note_lacking(session)
+        forget_old(session)
     _replace_lost_hints()
     return True
 

@@ -41,10 +41,18 @@ _OTHERWISE = {
 }
 
 
+_TOO_MUCH = (
+    "Start a worker on such a machine, or cancel it and clone it with less: "
+    "`mhpo clone JOB resources.gpus=1`, or `resources.device=auto`."
+)
+
+
 def hint(status: Status, fault: Fault) -> str | None:
     """What a person can do about it.
 
     >>> hint(Status.QUEUED, Fault.INFRA)
     'Nothing: it goes on at its last checkpoint by itself.'
     """
+    if (status, fault) == (Status.QUEUED, Fault.USER):
+        return _TOO_MUCH
     return _FAILED[fault] if status is Status.FAILED else _OTHERWISE.get(status)

@@ -12,16 +12,17 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from api import slots
 from api.lineage import Lineage
-from api.models import TERMINAL, Evaluation, Event, Job, Json, Level, ModelKind, Outbox, Phase, Status, Task, new_id
+from api.models import TERMINAL, Evaluation, Job, Json, ModelKind, Phase, Status, new_id
 from api.reason import CANCELLED, PAUSED, WORKER_LOST, Reason
 from api.settings import settings
-
-Leased = type[Job] | type[Evaluation]
+from api.slots import Place
+from api.telling import Leased, add_event, due, hint, tell, told
 
 
 class LeaseLostError(Exception):
@@ -44,8 +45,9 @@ class WrongStatusError(Exception):
     """What was asked for does not go with the status of the job; the message says which that is."""
 
 
+NOWHERE = Place("", 0)
 _MOST_DOUBLINGS = 10  # of the wait between attempts
-_HAS = (Status.SUCCEEDED, Status.FAILED)  # a job has failed, and is queued
+_WAITING = (Status.VALIDATING_FILES, Status.QUEUED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Claim:
     lease_token: UUID
     attempt: int  # from 1
     spec: Json  # JobSpec or EvaluationSpec, as it goes to config.json
+    devices: tuple[int, ...] = ()  # indices of the GPUs of its host that are leased with it
 
 
 class Lease(StrEnum):
@@ -76,6 +79,8 @@ def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | 
     base model or None, `lineage` the job that it is made from. Returns the id.
     """
     job_id = new_id("job")
+    resources = {"device": "auto", "gpus": 1, **spec.get("resources", {})}
+    lacks = slots.lacking(session, resources["device"], resources["gpus"])
     session.execute(
         insert(Job).values(
             id=job_id,
@@ -86,13 +91,18 @@ def create_job(session: Session, spec: Json, resolved: Json, evaluation: Json | 
             status=Status.QUEUED,
             steps=spec["steps"],
             priority=spec["priority"],
+            turn_at=_turn(spec["priority"]),
+            device=resources["device"],
+            gpus=resources["gpus"],
+            status_reason=lacks and lacks.as_json(Status.QUEUED),
             parent_id=lineage and lineage.parent_id,
             diff=lineage and lineage.diff,
         )
     )
     origin = {"parent_id": lineage.parent_id} if lineage else {}
-    add_event(session, job_id, 0, "status", "The job is queued.", {"status": Status.QUEUED, **origin})
-    _hint(session, Job, [job_id])
+    message = "The job is queued." + (f" {lacks.message}" if lacks else "")
+    add_event(session, job_id, 0, "status", message, {"status": Status.QUEUED, **origin})
+    hint(session, Job, [job_id])
     if evaluation is not None and spec["evaluation"]["base"]:
         schedule_evaluation(session, job_id, ModelKind.BASE, 0, evaluation)
     return job_id
@@ -109,41 +119,54 @@ def schedule_evaluation(session: Session, job_id: str, kind: ModelKind, step: in
         "spec": spec,
         "status": Status.QUEUED,
         "priority": priority,
+        "turn_at": _turn(priority),
     }
-    made = session.execute(upsert(Evaluation).values(row).on_conflict_do_nothing().returning(*_told(Evaluation))).one_or_none()
+    made = session.execute(upsert(Evaluation).values(row).on_conflict_do_nothing().returning(*told(Evaluation))).one_or_none()
     if made is None:
         return None
-    _tell(session, Evaluation, made, Status.QUEUED, None)
-    _hint(session, Evaluation, [made.id])
+    tell(session, Evaluation, made, Status.QUEUED, None)
+    hint(session, Evaluation, [made.id])
     return str(made.id)
 
 
-def claim_next(session: Session, table: Leased, owner: str) -> Claim | None:
-    """Take the queued job or evaluation whose turn it is: the highest priority, then the oldest; None if none is due.
+def claim_next(session: Session, table: Leased, owner: str, place: Place = NOWHERE) -> Claim | None:
+    """Take the queued job or evaluation whose turn it is, by priority and age; None if none is due that can run at `place`.
 
-    `owner` names the worker for people. What another worker is about to take is passed over.
+    `owner` names the worker for people. What another worker is about to take is passed over. A job gets as many GPUs of the
+    worker's host as it asks for: it, or none before it that waits for GPUs of this host, must find them free.
     """
-    waiting = (table.status == Status.QUEUED, ~table.cancel_requested, _due(table))
-    query = select(table.id).where(*waiting).order_by(table.priority.desc(), table.created_at, table.id).limit(1)
+    waiting: tuple[ColumnElement[bool], ...] = (table.status == Status.QUEUED, ~table.cancel_requested, due(table))
+    if table is Job:
+        slots.offer(session, place)
+        waiting = (*waiting, slots.needed(place) <= slots.room(session, place, and_(*waiting)))
+    query = select(table.id).where(*waiting).order_by(table.turn_at, table.id).limit(1)
     key = session.scalar(query.with_for_update(skip_locked=True, key_share=True))
-    return None if key is None else _claim(session, table, key, owner)
+    return None if key is None else _claim(session, table, key, owner, place)
 
 
-def claim_job(session: Session, job_id: str, owner: str) -> Claim | None:
-    """Take this queued job, whether or not it is its turn; None if it is not queued (any more)."""
-    return _claim(session, Job, job_id, owner)
+def claim_job(session: Session, job_id: str, owner: str, place: Place = NOWHERE) -> Claim | None:
+    """Take this queued job, whether or not it is its turn; None if it is not queued (any more), or lacks GPUs there."""
+    slots.offer(session, place)
+    return _claim(session, Job, job_id, owner, place)
 
 
 def claim_evaluation(session: Session, evaluation_id: str, owner: str) -> Claim | None:
     """Take this queued evaluation, whether or not it is its turn; None if it is not queued (any more)."""
-    return _claim(session, Evaluation, evaluation_id, owner)
+    return _claim(session, Evaluation, evaluation_id, owner, NOWHERE)
 
 
-def _claim(session: Session, table: Leased, key: str, owner: str) -> Claim | None:
+def _claim(session: Session, table: Leased, key: str, owner: str, place: Place) -> Claim | None:
+    """The lease and, of a job, its GPUs: all of it or nothing."""
+    guards = (table.id == key, table.status == Status.QUEUED, ~table.cancel_requested)
+    count = slots.needed(place) if table is Job else literal(0)
+    wanted = session.scalar(select(count).where(*guards).with_for_update(key_share=True, of=table))
+    devices = None if wanted is None else slots.lock_free(session, place, wanted)
+    if devices is None:
+        return None
     spec = table.spec if table is Evaluation else Job.resolved_spec
     taken = session.execute(
         update(table)
-        .where(table.id == key, table.status == Status.QUEUED, ~table.cancel_requested)
+        .where(*guards)
         .values(
             status=Status.RUNNING,
             phase=case((table.attempt > 0, Phase.RECOVERING), else_=Phase.PROVISIONING),
@@ -153,15 +176,17 @@ def _claim(session: Session, table: Leased, key: str, owner: str) -> Claim | Non
             lease_owner=owner,
             lease_token=func.gen_random_uuid(),
             lease_expires_at=_lease_end(),
+            lease_host=place.host or None,
+            lease_devices=devices if table is Job else None,
             started_at=func.coalesce(table.started_at, func.now()),
         )
-        .returning(*_told(table), table.lease_token, spec.label("document"))
+        .returning(*told(table), table.lease_token, spec.label("document"))
         .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if taken is None:
-        return None
-    _tell(session, table, taken, Status.RUNNING, None)
-    return Claim(table, key, taken.job_id, taken.lease_token, taken.attempt, taken.document)
+    ).one()
+    slots.lease(session, place, devices, taken.lease_token)
+    where = {"host": place.host, "devices": devices} if table is Job and place.host else {}
+    tell(session, table, taken, Status.RUNNING, None, where)
+    return Claim(table, key, taken.job_id, taken.lease_token, taken.attempt, taken.document, tuple(devices))
 
 
 def heartbeat(session: Session, claim: Claim) -> Lease:
@@ -226,15 +251,18 @@ def requeue(session: Session, claim: Claim, reason: Reason, *, crashed: bool) ->
 def request_cancel(session: Session, job_id: str) -> Status:
     """Cancel a job: at once if it does not run, else by asking its worker. Its evaluations are cancelled with it.
 
-    Raises UnknownJobError, or JobEndedError if it is in a terminal status. Asking again while it runs changes nothing.
+    Raises UnknownJobError, JobEndedError if it is in a terminal status, or WrongStatusError if this version does not know its
+    status. Asking again while it runs changes nothing.
     """
-    waiting = (Status.VALIDATING_FILES, Status.QUEUED, Status.PAUSED)
+    waiting = (*_WAITING, Status.PAUSED)
     session.execute(select(Evaluation.id).where(Evaluation.job_id == job_id).with_for_update(key_share=True))
     status = session.scalar(select(Job.status).where(Job.id == job_id).with_for_update(key_share=True))
     if status is None:
         raise UnknownJobError(job_id)
     if status in TERMINAL:
         raise JobEndedError(status)
+    if status not in (*waiting, Status.RUNNING):
+        raise WrongStatusError(f"only a job that waits or runs can be cancelled; this one is {status}")
     _cancel(session, Job, (Job.id == job_id,), waiting)
     _cancel(session, Evaluation, (Evaluation.job_id == job_id,), waiting)
     return Status.RUNNING if status is Status.RUNNING else Status.CANCELLED
@@ -243,16 +271,19 @@ def request_cancel(session: Session, job_id: str) -> Status:
 def request_pause(session: Session, job_id: str) -> Status:
     """Pause a job: at once if it waits, else by asking its worker, which has it save and stop. Its evaluations go on.
 
-    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is being cancelled. Asking again changes nothing.
+    Raises UnknownJobError, JobEndedError, or WrongStatusError if it is being cancelled, or in a status that this version does
+    not know. Asking again changes nothing.
     """
     job = _locked(session, job_id)
     if job.status in TERMINAL:
         raise JobEndedError(job.status)
     if job.status is Status.PAUSED:
         return Status.PAUSED
-    if job.status is not Status.RUNNING:
+    if job.status in _WAITING:
         _move(session, Job, (Job.id == job_id,), Status.PAUSED, PAUSED, phase=None)
         return Status.PAUSED
+    if job.status is not Status.RUNNING:
+        raise WrongStatusError(f"only a job that waits or runs can be paused; this one is {job.status}")
     if job.cancel_requested:
         raise WrongStatusError("the job is being cancelled, so it cannot be paused")
     if not job.pause_requested:
@@ -274,7 +305,7 @@ def request_resume(session: Session, job_id: str) -> Status:
         raise WrongStatusError(f"only a paused job can be resumed; this one is {job.status}{pausing}")
     phase = Phase.RECOVERING if job.attempt else None
     _move(session, Job, (Job.id == job_id,), Status.QUEUED, None, phase=phase, crashes=0, queued_at=func.now())
-    _hint(session, Job, [job_id])
+    hint(session, Job, [job_id])
     return Status.QUEUED
 
 
@@ -293,33 +324,41 @@ def _cancel(session: Session, table: Leased, which: Iterable[ColumnElement[bool]
         update(table)
         .where(*which, table.status == Status.RUNNING, ~table.cancel_requested)
         .values(cancel_requested=True, phase=Phase.CANCELLING)
-        .returning(*_told(table))
+        .returning(*told(table))
         .execution_options(synchronize_session=False)
     )
     for row in asked.all():
         add_event(session, row.job_id, row.attempt, "cancel_requested", f"{row.subject} was asked to stop.")
 
 
+def note_lacking(session: Session) -> None:
+    """Say of each queued job whether it asks for more GPUs than any machine with a worker has."""
+    queued = (Job.status == Status.QUEUED, Job.status_reason.is_(None) | (Job.status_reason["code"].astext == slots.LACKING))
+    asked = select(Job.device, Job.gpus).where(*queued, or_(Job.device == slots.CUDA, Job.gpus > 1)).distinct()
+    for device, gpus in session.execute(asked).all():
+        lacks = slots.lacking(session, device, gpus)
+        reason = lacks and lacks.as_json(Status.QUEUED)
+        alike = (*queued, Job.device == device, Job.gpus == gpus, Job.status_reason.is_distinct_from(reason))
+        session.execute(update(Job).where(*alike).values(status_reason=reason).execution_options(synchronize_session=False))
+
+
 def reap(session: Session, table: Leased) -> dict[Status, list[str]]:
-    """Take back what silent workers hold; tells which ids were cancelled, paused, queued again or failed."""
-    return _release(session, table, (table.lease_expires_at < func.now(),), WORKER_LOST, crashed=True)
+    """Take back what silent workers hold; tells which ids were cancelled, paused, queued again or failed.
 
-
-def hint_again(session: Session, table: Leased) -> list[str]:
-    """Write new hints for what has been queued for `hint_seconds`; for when the broker's queue is found empty."""
-    age = func.now() - timedelta(seconds=settings().hint_seconds)
-    query = (
-        select(table.id)
-        .where(table.status == Status.QUEUED, table.queued_at < age, _due(table))
-        .order_by(table.created_at, table.id)
-    )
-    keys = list(session.scalars(query))
-    _hint(session, table, keys)
-    return keys
+    What someone else has locked, be it a worker that froze in mid-transaction, is left to the next look.
+    """
+    expired = (table.lease_expires_at < func.now(),)
+    return _release(session, table, expired, WORKER_LOST, crashed=True, skip_locked=True)
 
 
 def _release(
-    session: Session, table: Leased, guards: tuple[ColumnElement[bool], ...], reason: Reason, *, crashed: bool
+    session: Session,
+    table: Leased,
+    guards: tuple[ColumnElement[bool], ...],
+    reason: Reason,
+    *,
+    crashed: bool,
+    skip_locked: bool = False,
 ) -> dict[Status, list[str]]:
     """Move running rows on whose process is gone. One of four guarded updates takes each, in this order.
 
@@ -327,7 +366,7 @@ def _release(
     guards between two updates would be failed by the last without having been asked for by the others.
     """
     query = select(table.id).where(*guards, table.status == Status.RUNNING).order_by(table.id)
-    chosen = session.scalars(query.with_for_update(key_share=True)).all()
+    chosen = session.scalars(query.with_for_update(key_share=True, skip_locked=skip_locked)).all()
     running = (table.id.in_(chosen), table.status == Status.RUNNING)
     crashes = table.crashes + (1 if crashed else 0)
     cancelled = _end(session, table, (*running, table.cancel_requested.is_(True)), Status.CANCELLED, CANCELLED)
@@ -345,7 +384,7 @@ def _release(
         queued_at=func.now(),
         not_before=_after_backoff(crashes) if crashed else None,
     )
-    _hint(session, table, queued)
+    hint(session, table, queued)
     failed = _end(session, table, running, Status.FAILED, reason, crashes=crashes)
     return {Status.CANCELLED: cancelled, Status.PAUSED: paused, Status.QUEUED: queued, Status.FAILED: failed}
 
@@ -371,56 +410,16 @@ def _move(
             lease_owner=None,
             lease_token=None,
             lease_expires_at=None,
+            lease_host=None,
+            lease_devices=None,
             **{"not_before": None, **values},
         )
-        .returning(*_told(table))
+        .returning(*told(table))
         .execution_options(synchronize_session=False)
     ).all()
     for row in moved:
-        _tell(session, table, row, status, reason)
+        tell(session, table, row, status, reason)
     return [row.id for row in moved]
-
-
-def _told(table: Leased) -> tuple[ColumnElement[Any], ...]:
-    """What an event needs to know of a row that changed: id, job_id, attempt, and in `subject` what people call it."""
-    if not issubclass(table, Evaluation):
-        return table.id.expression, table.id.label("job_id"), table.attempt.expression, literal("The job").label("subject")
-    of_checkpoint = func.concat("The evaluation of the checkpoint of step ", table.step)
-    subject = case((table.model_kind == ModelKind.BASE, "The evaluation of the base model"), else_=of_checkpoint)
-    return table.id.expression, table.job_id.expression, table.attempt.expression, subject.label("subject")
-
-
-def _tell(session: Session, table: Leased, row: Row[Any], status: Status, reason: Reason | None) -> None:
-    data: Json = {"status": status, **({"reason": reason.as_json(status)} if reason else {})}
-    level = Level.ERROR if status is Status.FAILED else Level.INFO
-    message = f"{row.subject} {'has' if status in _HAS else 'is'} {status}." + (f" {reason.message}" if reason else "")
-    if table is Evaluation:
-        add_event(
-            session, row.job_id, 0, "evaluation", message, {**data, "evaluation_id": row.id, "attempt": row.attempt}, level
-        )
-    else:
-        add_event(session, row.job_id, row.attempt, "status", message, data, level)
-
-
-def add_event(
-    session: Session, job_id: str, attempt: int, kind: str, message: str, data: Json | None = None, level: Level = Level.INFO
-) -> None:
-    """Write an event of the service about a job; `attempt` is 0 for what belongs to none.
-
-    It takes the job's row, as everyone does who writes events: a reader that goes on behind the last id it saw would miss
-    an event that gets its id earlier and is committed later.
-    """
-    session.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
-    row = {"job_id": job_id, "attempt": attempt, "level": level, "type": kind, "message": message, "data": data or {}}
-    session.execute(insert(Event).values(row))
-
-
-def _hint(session: Session, table: Leased, keys: list[str]) -> None:
-    """Messages for these rows, to be published once they are due."""
-    task = Task.RUN_EVALUATION if table is Evaluation else Task.RUN_JOB
-    rows = select(literal(task, Outbox.task.type), table.id, table.not_before).where(table.id.in_(keys))
-    ordered = rows.order_by(table.created_at, table.id)
-    session.execute(insert(Outbox).from_select(["task", "key", "not_before"], ordered))
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -428,12 +427,13 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (table.id == claim.id, table.lease_token == claim.lease_token, table.status == Status.RUNNING)
 
 
+def _turn(priority: Any) -> ColumnElement[Any]:
+    """Where a new row stands in the queue: as if it had come earlier by `priority_seconds` for each step of priority."""
+    return func.now() - func.make_interval(0, 0, 0, 0, 0, 0, settings().priority_seconds * priority)
+
+
 def _lease_end() -> ColumnElement[Any]:
     return func.now() + timedelta(seconds=settings().lease_seconds)
-
-
-def _due(table: Leased) -> ColumnElement[bool]:
-    return or_(table.not_before.is_(None), table.not_before <= func.now())
 
 
 def _after_backoff(crashes: ColumnElement[int]) -> ColumnElement[Any]:

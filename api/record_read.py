@@ -6,17 +6,18 @@ from math import inf
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
-from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Sample, Status, is_id
+from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, Sample, Status, is_id
 from api.record import UnknownJobError
 
 Paged = TypeVar("Paged", Job, File)
+_ONLY_TOLD = (defer(Job.resolved_spec), defer(Job.evaluation_spec))  # the larger part of a job's row is for its worker
 
 
 def find_job(session: Session, job_id: str) -> Job:
     """The job; raises UnknownJobError."""
-    job = session.get(Job, job_id) if is_id("job", job_id) else None
+    job = session.get(Job, job_id, options=_ONLY_TOLD) if is_id("job", job_id) else None
     if job is None:
         raise UnknownJobError(job_id)
     return job
@@ -38,6 +39,8 @@ def page(
     if after is not None:
         here = (after.created_at, after.id)
         query = query.where(tuple_(*place) > here if ascending else tuple_(*place) < here)
+    if table is Job:
+        query = query.options(*_ONLY_TOLD)
     rows = list(session.scalars(query.limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
@@ -46,10 +49,16 @@ def with_status(status: Status | None) -> list[ColumnElement[bool]]:
     return [] if status is None else [Job.status == status]
 
 
-def events(session: Session, job_id: str, after: int, limit: int) -> tuple[list[Event], bool]:
-    """Up to `limit` events behind the id `after`, oldest first, and whether there are more."""
-    query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id).limit(limit + 1)
-    rows = list(session.scalars(query))
+def events(
+    session: Session, job_id: str, after: int, limit: int, levels: Sequence[Level] | None = None, *, ascending: bool = True
+) -> tuple[list[Event], bool]:
+    """Up to `limit` events behind the id `after` (0: from the first on), oldest or newest first, and whether there are more."""
+    query = select(Event).where(Event.job_id == job_id).order_by(Event.id if ascending else Event.id.desc())
+    if after:
+        query = query.where(Event.id > after if ascending else Event.id < after)
+    if levels is not None:
+        query = query.where(Event.level.in_(levels))
+    rows = list(session.scalars(query.limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
 

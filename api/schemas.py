@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.checkpoint_files import digest, folder_of, is_available
 from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, ModelKind, Phase, Purpose, Sample, Status
+from api.reason import Fault as WhoseFault
 from api.record_read import CompletionFilter
 from api.settings import settings
 from evaluator.config import Benchmark
@@ -30,7 +31,7 @@ class ReasonView(View):
     """Why a job is in its status: whose fault it is, and whether the same spec may succeed when tried again."""
 
     code: str
-    fault: Literal["user", "system", "infra"]
+    fault: WhoseFault | str
     message: str
     retryable: bool
     hint: Annotated[str | None, Field(description="What to do about it")] = None
@@ -38,19 +39,23 @@ class ReasonView(View):
 
 class LeasedView(View):
     id: str
-    status: Status
-    phase: Phase | None
+    status: Status | str
+    phase: Phase | str | None
     status_reason: ReasonView | None
     attempt: Annotated[int, Field(description="How often a worker started it")]
-    priority: Annotated[int, Field(description="Higher goes first, then older")]
+    priority: Annotated[int, Field(description="A step is worth an hour of waiting: docs/api.md")]
     not_before: Annotated[datetime | None, Field(description="Queued after a crash, it waits until then")]
     cancel_requested: bool
     pause_requested: Annotated[bool, Field(description="It runs and is to be paused")]
     worker: Annotated[str | None, Field(validation_alias="lease_owner", description="Who runs it now")]
+    host: Annotated[str | None, Field(validation_alias="lease_host", description="The machine on which it runs now")]
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+_FOR_WORKERS = ("resolved_spec", "evaluation_spec")  # the larger part of a job's row; who reads a job does not load it
 
 
 class ChangeView(View):
@@ -64,6 +69,9 @@ class ChangeView(View):
 class JobView(LeasedView):
     object: Literal["job"] = "job"
     name: str | None
+    devices: Annotated[
+        list[int] | None, Field(validation_alias="lease_devices", description="GPUs of the host that it has to itself now")
+    ]
     step: Annotated[int, Field(description="The last step recorded")]
     steps: int
     folder: Annotated[str, Field(description="The run folder, on the machine that runs the service")]
@@ -73,8 +81,8 @@ class JobView(LeasedView):
 
     @classmethod
     def of(cls, job: Job, **more: int) -> Self:
-        columns = {column.name: getattr(job, column.name) for column in Job.__table__.columns}
-        return cls.model_validate({**columns, "folder": str(settings().run_folder(job.id)), **more})
+        told = {column.name: getattr(job, column.name) for column in Job.__table__.columns if column.name not in _FOR_WORKERS}
+        return cls.model_validate({**told, "folder": str(settings().run_folder(job.id)), **more})
 
 
 class ListedJobView(JobView):
@@ -88,8 +96,8 @@ class StatusView(View):
 
     object: Literal["job.status"] = "job.status"
     id: str
-    status: Status
-    phase: Phase | None
+    status: Status | str
+    phase: Phase | str | None
     status_reason: ReasonView | None
     attempt: int
     cancel_requested: bool
@@ -102,7 +110,7 @@ class StatusView(View):
 class EvaluationView(LeasedView):
     object: Literal["evaluation"] = "evaluation"
     job_id: str
-    model_kind: ModelKind
+    model_kind: ModelKind | str
     step: Annotated[int, Field(description="Of the checkpoint; 0 for the base model")]
     spec: dict[str, Any]
     result: Annotated[dict[str, Any] | None, Field(description="Scores by benchmark, once it has succeeded")]
@@ -127,7 +135,7 @@ class EventView(View):
     id: int
     attempt: Annotated[int, Field(description="0 for what belongs to no attempt")]
     step: int | None
-    level: Level
+    level: Level | str
     type: str
     message: str
     data: dict[str, Any]
@@ -217,6 +225,9 @@ class PlanView(View):
     steps: int
     completions: Annotated[int, Field(description="Sampled over the whole run")]
     fit: FitView
+    waits_for: Annotated[
+        str | None, Field(description="A machine or GPUs that are not there or not free now; null where it could start")
+    ]
     eta_seconds: Annotated[float | None, Field(description="By the pace of the latest comparable run; null without one")]
 
 
@@ -252,17 +263,17 @@ class MetricsView(View):
 class Buckets(View):
     """One curve in buckets: the i-th of each list is of the i-th bucket, which ends at `step[i]`, its last value's step.
 
-    null stands for what has no finite value.
+    null stands for what has no finite value; a column that was not asked for is left out.
     """
 
     step: list[int]
-    x: Annotated[list[float | None], Field(description="Where `step` lies on the axis that was asked for")]
-    last: list[float | None]
-    min: list[float | None]
-    max: list[float | None]
-    mean: list[float | None]
-    n: Annotated[list[int], Field(description="How many finite values are in the bucket")]
-    not_finite: list[int]
+    x: Annotated[list[float | None] | None, Field(description="Where `step` lies on the axis that was asked for")] = None
+    last: list[float | None] | None = None
+    min: list[float | None] | None = None
+    max: list[float | None] | None = None
+    mean: list[float | None] | None = None
+    n: Annotated[list[int] | None, Field(description="How many finite values are in the bucket")] = None
+    not_finite: list[int] | None = None
 
 
 class BucketsView(View):
@@ -280,7 +291,7 @@ class FileView(View):
     object: Literal["file"] = "file"
     id: str
     filename: str
-    purpose: Purpose
+    purpose: Purpose | str
     status: Literal["processed"] = "processed"
     format: Literal["jsonl", "parquet"]
     bytes: int
@@ -338,7 +349,7 @@ class ComparisonJobView(View):
     job_id: str
     label: Annotated[str, Field(description="Of its algorithm, as the report shows it")]
     seed: int
-    status: Status
+    status: Status | str
     step: int
     steps: int
 

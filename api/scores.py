@@ -7,9 +7,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from api.models import Checkpoint, Evaluation, Job, Json, ModelKind, StepMetrics
-from api.record import Claim, add_event
+from api.record import Claim
 from api.rollup import roll_up
 from api.storable import storable
+from api.telling import add_event
 
 
 def store_scores(session: Session, claim: Claim, result: Json) -> None:

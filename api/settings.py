@@ -3,6 +3,7 @@
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from socket import gethostname
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -41,8 +42,15 @@ class Settings(BaseSettings):
     webhook_backoff_seconds: Annotated[
         Seconds, Field(description="Until a webhook is sent again; each time three times more")
     ] = 5
-    webhook_hosts: Annotated[tuple[str, ...], Field(description="Hosts that webhooks may call; any where empty")] = ()
     poll_seconds: Annotated[Seconds, Field(description="Between two looks of a worker for work that no message told of")] = 15
+    priority_seconds: Annotated[Seconds, Field(description="In the queue a step of priority is worth so long a wait")] = 3600
+    host_name: Annotated[str, Field(min_length=1, description="Of this machine, whose workers share its GPUs")] = Field(
+        default_factory=gethostname
+    )
+    gpu_slots: Annotated[
+        int | None,
+        Field(ge=0, le=64, description="GPUs that this machine leases to jobs; None: as many as nvidia-smi lists"),
+    ] = None
     backoff_seconds: Annotated[Seconds, Field(description="Before another attempt, doubled with each crash")] = 5
     max_attempts: Annotated[int, Field(ge=1, description="Attempts that may crash; being asked to stop is not a crash")] = 3
     cancel_grace_seconds: Annotated[Seconds, Field(description="From TERM to KILL; longer than a checkpoint takes")] = 60
@@ -63,6 +71,9 @@ class Settings(BaseSettings):
     ] = ()
     hub_allow: Annotated[Names, Field(description="Hub ids that jobs may name, as Qwen/*; empty: all")] = ()
     trust_remote_code: Annotated[bool, Field(description="Run Python code that comes with a model")] = False
+    webhook_hosts: Annotated[
+        Names, Field(description="Hosts that webhooks may call, whatever their addresses; empty: all of public addresses")
+    ] = ()
     grader_hosts: Annotated[Names, Field(description="Hosts that HTTP graders may call; empty: none")] = ()
 
     @field_validator("heartbeat_seconds")

@@ -45,6 +45,7 @@ class Feed:
         self._dirty = asyncio.Event()
         self._opening = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
 
     async def open(self) -> None:
         """Begin to read; what is committed from now on is in the buffer."""
@@ -60,15 +61,20 @@ class Feed:
         """Have the job read again."""
         self._dirty.set()
 
+    def end(self) -> None:
+        """Have every stream end behind what it has sent; its reader asks another process for the rest."""
+        self._over.set()
+        self._more.set()
+
     async def follow(self, position: Position | None) -> AsyncIterator[tuple[Item, Position]]:
-        """Every item behind `position` (None: from now on) with the position after it, each once, without an end."""
+        """Every item behind `position` (None: from now on) with the position after it, each once, until `end`."""
         position = await self._present() if position is None else position
-        while True:
+        while not self._over.is_set():
             seen = self._count  # what comes while the record is read is then in both, and known by its position
             async for item in self._catch_up(position):
                 position = position.after(item)
                 yield item, position
-            while (missing := self._count - seen) <= len(self._buffer):
+            while not self._over.is_set() and (missing := self._count - seen) <= len(self._buffer):
                 more = self._more
                 for item in list(islice(self._buffer, len(self._buffer) - missing, None)):
                     if not position.knows(item):
@@ -79,7 +85,7 @@ class Feed:
                     await more.wait()
 
     async def _catch_up(self, position: Position) -> AsyncIterator[Item]:
-        while items := await self._read(partial(_since, self.job_id, position)):
+        while not self._over.is_set() and (items := await self._read(partial(_since, self.job_id, position))):
             for item in items:
                 position = position.after(item)
                 yield item
@@ -125,6 +131,7 @@ class Streams:
     def __init__(self) -> None:
         self._listener: asyncio.Task[None] | None = None
         self._feeds: dict[str, Feed] = {}
+        self._ended = False
         self._limiter = CapacityLimiter(4)  # threads, and so connections, that all reading for streams may take
 
     @asynccontextmanager
@@ -142,12 +149,20 @@ class Streams:
         """False where a fault of ours has ended the listening: the service is then no longer ready."""
         return self._listener is not None and not self._listener.done()
 
+    def end(self) -> None:
+        """End all streams, and each that begins from now on: the process is going down."""
+        self._ended = True
+        for feed in self._feeds.values():
+            feed.end()
+
     def open(self) -> int:
         """How many streams there are now."""
         return sum(feed.streams for feed in list(self._feeds.values()))
 
     async def follow(self, job_id: str, position: Position | None) -> AsyncIterator[tuple[Item, Position]]:
         """As `Feed.follow`, of the job's one feed, which lives as long as anyone follows it."""
+        if self._ended:
+            return
         feed = self._feeds.setdefault(job_id, Feed(job_id, self._limiter))
         feed.streams += 1
         try:

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import webhooks
-from api.database import transaction
-from api.models import Evaluation, Job, Outbox, Status, Worker
+from api.database import across_projects
+from api.models import Evaluation, Job, Outbox, Status
 from api.streams import Streams
+from api.workers import workers_seen
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -47,7 +47,7 @@ def request_seconds(registry: CollectorRegistry) -> Histogram:
 
 
 class Record(Collector):
-    """Counts rows of the record when it is asked."""
+    """Counts rows of the record, of all projects, when it is asked."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
@@ -56,24 +56,20 @@ class Record(Collector):
         streams = GaugeMetricFamily("mhpo_streams", "Open streams of this process")
         streams.add_metric([], self._streams.open())
         yield streams
-        with transaction() as session:
+        with across_projects() as session:
             for name, table in (("jobs", Job), ("evaluations", Evaluation)):
                 family = GaugeMetricFamily(f"mhpo_{name}", f"{name.capitalize()} by status", labels=["status"])
                 rows = session.execute(select(table.status, func.count()).group_by(table.status))
                 counted = {status: count for status, count in rows}  # noqa: C416  # rows, not pairs
-                for status in Status:
-                    family.add_metric([status.value], counted.get(status, 0))
+                for status in dict.fromkeys([*Status, *counted]):  # those too that only a newer worker knows
+                    family.add_metric([str(status)], counted.get(status, 0))
                 yield family
             oldest = select(func.extract("epoch", func.now() - func.min(Job.queued_at))).where(Job.status == Status.QUEUED)
             single = {
                 "mhpo_oldest_queued_job_seconds": ("How long the job waits that has waited longest", oldest),
                 "mhpo_outbox": ("Hints that are not published yet", select(func.count()).select_from(Outbox)),
-                "mhpo_workers": ("Workers that were seen in the last minute", _workers()),
+                "mhpo_workers": ("Workers that were seen in the last minute", workers_seen()),
             }
             for name, (about, query) in single.items():
                 yield GaugeMetricFamily(name, about, value=float(session.scalar(query) or 0))
             yield GaugeMetricFamily("mhpo_webhooks_waiting", "Webhook deliveries still to be made", webhooks.waiting(session))
-
-
-def _workers() -> Select[int]:
-    return select(func.count()).select_from(Worker).where(Worker.seen_at > func.now() - timedelta(minutes=1))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from trainer.drift import LIMIT
+
 FIRST = 10  # steps at the beginning that later ones are compared with
 RECENT = 50  # of the latest steps that are looked at
 LATE = 5  # of these, the ones that count as now
@@ -157,7 +159,7 @@ def truncation_jumps(history: History) -> Warned | None:
 def policy_drifts(history: History) -> Warned | None:
     """The updates of one batch take the policy far from the one that sampled it. What is sampled stale is far by design."""
     late = history.late("ratio/log_abs_mean")
-    bound = 0.1 if history.staleness == 0 else 0.6
+    bound = LIMIT if history.staleness == 0 else 0.6
     if not late or median(late) < bound:
         return None
     return Warned(

@@ -18,7 +18,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from api.database import transaction
-from api.models import DEFAULT_PROJECT, Delivery, Json, Webhook, new_id
+from api.destinations import ForbiddenError, open_destination
+from api.models import Delivery, Json, Webhook, new_id
 from api.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -31,23 +32,13 @@ _TIMEOUT = 10.0
 _HELD = timedelta(seconds=60)  # for which a delivery that is being sent belongs to its sender
 
 
-def project_of(session: Session) -> str:
-    return str(session.info.get("project", DEFAULT_PROJECT))
-
-
 def make(session: Session, url: str, events: list[str]) -> Webhook:
     """A webhook of the caller's project, with a secret of its own."""
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-    webhook = Webhook(id=new_id("hook"), project=project_of(session), url=url, events=events, secret=secret)
+    webhook = Webhook(id=new_id("hook"), url=url, events=events, secret=secret)
     session.add(webhook)
     session.flush()
     return webhook
-
-
-def find(session: Session, webhook_id: str) -> Webhook | None:
-    """The webhook, if it is of the caller's project."""
-    mine = (Webhook.id == webhook_id, Webhook.project == project_of(session))
-    return session.scalars(select(Webhook).where(*mine)).one_or_none()
 
 
 def add_test(session: Session, webhook: Webhook) -> Delivery:
@@ -105,8 +96,9 @@ def _post(webhook: Webhook, delivery: Delivery) -> str | None:
     body = json.dumps(delivery.payload).encode()
     headers = {"content-type": "application/json", "user-agent": "mhpo", **sign(webhook.secret, delivery.id, body)}
     try:
-        answer = httpx.post(webhook.url, content=body, headers=headers, timeout=_TIMEOUT, trust_env=False)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with open_destination(webhook.url, _TIMEOUT) as destination:
+            answer = destination.post(content=body, headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL, ForbiddenError) as error:
         return f"{type(error).__name__}: {error}"
     return None if answer.is_success else f"the receiver answered {answer.status_code}"
 

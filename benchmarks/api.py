@@ -65,7 +65,7 @@ def fill(jobs: int, points: int, names: int, spec: dict[str, Any]) -> None:
         "FROM generate_series(1, :count) n"
     )
     runs = [(LONG, 1_000_000, 1), (WIDE, STEPS, names)]
-    runs += [(f"job-{n:a>24}", STEPS, names) for n in range(max(0, points - 2_000_000) // (STEPS * names))]
+    runs += [(_id(n), STEPS, names) for n in range(max(0, points - 2_000_000) // (STEPS * names))]
     with engine().begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         other = made.replace(":id", "'job-' || lpad(translate(n::text, '0189', 'zxyv'), 24, 'b')")
@@ -82,6 +82,11 @@ def fill(jobs: int, points: int, names: int, spec: dict[str, Any]) -> None:
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("VACUUM ANALYZE"))
     print(file=sys.stderr)
+
+
+def _id(number: int) -> str:
+    """An id with the letters of ours."""
+    return "job-" + str(number).translate(str.maketrans("0189", "zxyv")).rjust(24, "a")
 
 
 def _steps_of(width: int) -> str:
@@ -134,16 +139,83 @@ async def measure(url: str, spec: dict[str, Any], names: int, connections: int, 
 
 
 async def burst(url: str, spec: dict[str, Any], count: int) -> float:
-    """Seconds until `count` creates, all sent at once, are answered."""
+    """Seconds until `count` creates, all sent at once, are answered and queued, and stand in the queue by their age."""
     limits = httpx.Limits(max_connections=50)
     async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False, limits=limits) as client:
         start = time.perf_counter()
-        for answer in await asyncio.gather(*(client.post("/v1/jobs", json=spec) for _ in range(count))):
-            answer.raise_for_status()
-        return time.perf_counter() - start
+        answers = await asyncio.gather(*(client.post("/v1/jobs", json=spec) for _ in range(count)))
+        seconds = time.perf_counter() - start
+    made = [answer.raise_for_status().json() for answer in answers]
+    by_age = [job["id"] for job in sorted(made, key=lambda job: (job["created_at"], job["id"]))]
+    queued = set(by_age)
+    if [job_id for job_id in _queue() if job_id in queued] != by_age:
+        sys.exit("the queue is not in the order in which the jobs were made")
+    return seconds
 
 
-def report(loads: list[Load], burst_seconds: float) -> None:
+def _queue() -> list[str]:
+    from sqlalchemy import select
+
+    from api.database import transaction
+    from api.models import Job, Status
+    from api.slots import turn
+
+    with transaction() as session:
+        return list(session.scalars(select(Job.id).where(Job.status == Status.QUEUED).order_by(*turn())))
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What open streams cost the database while nothing happens, and how soon all of them hear of a change."""
+
+    count: int
+    sessions: tuple[int, int]  # of the database's, without and with the streams
+    transactions: tuple[float, float]  # a second
+    heard_seconds: float
+
+
+async def streams(url: str, spec: dict[str, Any], count: int, seconds: float) -> Streamed:
+    """Open `count` streams of one job, look at the database's own counters, cancel the job, and wait until all have heard."""
+    limits = httpx.Limits(max_connections=count + 1, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False, limits=limits) as client:
+        job_id = (await client.post("/v1/jobs", json=spec)).raise_for_status().json()["id"]
+        all_open = asyncio.Barrier(count + 1)
+
+        async def listen() -> None:
+            async with client.stream("GET", f"/v1/jobs/{job_id}/stream", params={"kinds": "status"}) as answer:
+                async for line in answer.aiter_lines():
+                    if line.startswith("data: "):
+                        if '"cancelled"' in line:
+                            return
+                        await all_open.wait()
+
+        without = await _database_load(seconds)
+        listening = [asyncio.create_task(listen()) for _ in range(count)]
+        await all_open.wait()
+        beside = await _database_load(seconds)
+        start = time.perf_counter()
+        await client.post(f"/v1/jobs/{job_id}/cancel")
+        await asyncio.gather(*listening)
+        heard = time.perf_counter() - start
+    return Streamed(count, (without[0], beside[0]), (without[1], beside[1]), heard)
+
+
+async def _database_load(seconds: float) -> tuple[int, float]:
+    """(sessions, transactions a second) of the database over a while, this process' own aside."""
+    from sqlalchemy import text
+
+    from api.database import engine
+
+    done = text("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+    clients = text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        before, start = connection.scalar(done) or 0, time.perf_counter()
+        await asyncio.sleep(seconds)
+        after = connection.scalar(done) or 0
+        return connection.scalar(clients) or 0, (after - before) / (time.perf_counter() - start)
+
+
+def report(loads: list[Load], burst_seconds: float, streamed: Streamed) -> None:
     """The table."""
     floor = loads[0].rate
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
@@ -151,7 +223,10 @@ def report(loads: list[Load], burst_seconds: float) -> None:
     for each in loads:
         p50, p95, p99 = (each.percentile(percent) for percent in (50, 95, 99))
         print(f"{each.name:46}{each.rate:11.0f}{p50:9.1f}{p95:9.1f}{p99:9.1f}{each.rate / floor:13.1%}")
-    print(f"500 creates at once: {burst_seconds:.1f} s, {500 / burst_seconds:.0f}/s")
+    print(f"500 creates at once: {burst_seconds:.1f} s, {500 / burst_seconds:.0f}/s, all queued, in the order of their age")
+    (before, beside), (idle, open_) = streamed.sessions, streamed.transactions
+    print(f"{streamed.count} open streams: {beside} database sessions for {before}, {open_:.1f} transactions/s for {idle:.1f};")
+    print(f"all of them hear of a change within {1000 * streamed.heard_seconds:.0f} ms")
 
 
 def main() -> None:
@@ -167,7 +242,7 @@ def main() -> None:
         servers = stack.enter_context(embedded.servers(folder))
         port = free_port("127.0.0.1")
         addresses = {"MHPO_DATABASE_URL": servers.database_url, "MHPO_REDIS_URL": servers.redis_url, "MHPO_PORT": str(port)}
-        os.environ.update({**addresses, "MHPO_DATA_DIR": name})
+        os.environ.update({**addresses, "MHPO_DATA_DIR": str(folder / "data"), "MHPO_ALLOWED_ROOTS": name})
         spec = _spec(folder)
         _migrate_and_fill(arguments, spec)
         api = spawn([sys.executable, "-m", "api"], log=folder / "api.log", env=dict(os.environ))
@@ -176,7 +251,8 @@ def main() -> None:
         url = f"http://127.0.0.1:{port}"
         _wait(url)
         loads = asyncio.run(measure(url, spec, arguments.names, arguments.connections, arguments.seconds))
-        report(loads, asyncio.run(burst(url, spec, 500)))
+        burst_seconds = asyncio.run(burst(url, spec, 500))
+        report(loads, burst_seconds, asyncio.run(streams(url, spec, 500, arguments.seconds)))
 
 
 def _migrate_and_fill(arguments: argparse.Namespace, spec: dict[str, Any]) -> None:

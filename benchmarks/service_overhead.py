@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from cli.client import Client
 from cli.errors import ExitCode
 from cli.run import Run
 from cli.stack import Stack, running, settings_from
-from cli.view import view_for
+from cli.view import LineView
 from cli.watch import follow
 from trainer.config import JobSpec
 from trainer.metrics import is_wall_clock
@@ -28,10 +29,11 @@ from trainer.run_folder import read_lines
 
 def through_the_service(spec: JobSpec, stack: Stack) -> tuple[list[dict[str, float]], float]:
     """Metrics of each step as the run folder has them, and seconds from POST to the end."""
-    from rich.console import Console
-
-    job = Run(Client(stack.url), Client(stack.url).post("/v1/jobs", spec.model_dump(mode="json"))["id"])
-    if follow(job, view_for(Console(file=sys.stderr), as_json=False), stack.tend) is not ExitCode.DONE:
+    client = Client(stack.url, stack.key)
+    job_id = client.post("/v1/jobs", spec.model_dump(mode="json"))["id"]
+    with redirect_stdout(sys.stderr), Run.opened(client, job_id) as job:
+        code = follow(job, LineView(), stack.tend)
+    if code is not ExitCode.DONE:
         sys.exit(f"the job {job.job['status']}: {job.job['status_reason']}")
     return [line["metrics"] for line in read_lines(Path(job.job["folder"]) / "metrics.jsonl")], seconds_between(job.job)
 

@@ -9,11 +9,11 @@ from cli.errors import CliError, ExitCode
 from cli.say import say
 
 
-def clone(job_id: str, changes: Sequence[str], url: str, *, as_json: bool) -> None:
+def clone(job_id: str, changes: Sequence[str], url: str, *, as_json: bool, quiet: bool) -> None:
     """Submit the spec of a job with `key=value` changes; says what differs."""
     job = Client(url).post(f"/v1/jobs/{job_id}/clone", patch(changes))
-    if as_json:
-        say(json.dumps(job))
+    if as_json or quiet:
+        say(json.dumps(job) if as_json else job["id"])
         return
     say(f"{job['id']} {job['status']}")
     for change in job["diff"]:

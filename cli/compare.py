@@ -1,6 +1,5 @@
 """`mhpo compare`: jobs side by side."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from rich.table import Table
 
 from cli.client import Client, Json
 from cli.errors import CliError
-from cli.say import say, wide_console
+from cli.say import say, say_json, wide_console
 from evaluator.report import shown_p
 
 
@@ -20,13 +19,14 @@ def compare(jobs: list[str], url: str, *, as_json: bool, as_markdown: bool, png:
             png.write_bytes(client.download("/v1/compare", jobs=ids, format="png"))
         except OSError as error:
             raise CliError(f"cannot write {png}: {error.strerror}") from error
-        say(str(png))
+        if not as_json:
+            say(str(png))
     if as_markdown:
-        sys.stdout.write(client.download("/v1/compare", jobs=ids, format="markdown").decode("utf-8"))
+        sys.stdout.write(client.text("/v1/compare", jobs=ids, format="markdown"))
         return
     report = client.get("/v1/compare", jobs=ids)
     if as_json:
-        sys.stdout.write(json.dumps(report) + "\n")
+        say_json(report)
     elif png is None:
         wide_console().print(_table(report))
 

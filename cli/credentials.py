@@ -20,6 +20,13 @@ def key_for(url: str) -> str | None:
     return str(kept["key"]) if _address(url) == _address(kept["url"]) else None
 
 
+def source_of_key(url: str) -> str | None:
+    """Where `key_for` has found its key, for people."""
+    if os.environ.get("MHPO_API_KEY"):
+        return "MHPO_API_KEY"
+    return None if key_for(url) is None else str(key_file(Path(os.environ.get("MHPO_DATA_DIR", ".mhpo"))))
+
+
 def key_file(data_dir: Path) -> Path:
     return data_dir / FILE
 

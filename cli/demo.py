@@ -6,56 +6,72 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from api.settings import Settings
 from cli.client import Client, Json
 from cli.errors import CliError, ExitCode
+from cli.evaluations import model
+from cli.panels import NAMES
 from cli.plot import show
 from cli.process import ask, finish
 from cli.run import Run
-from cli.say import say, wide_console
+from cli.say import say, say_aside, say_json, wide_console
 from cli.service import ending
 from cli.stack import Stack, running
 from cli.stopping import Stopped, stopped_by_signals
 from cli.submit import read_spec
-from cli.view import duration, view_for
-from cli.watch import POLL_SECONDS, follow
+from cli.watch import follow, shown
+from cli.words import duration
 from trainer.process import end_with_parent
 
 SPEC = Path(__file__).parents[1] / "examples" / "first-run.toml"
 STOP_SECONDS = 5.0
+POLL_SECONDS = 0.5
 _ENDED = {"succeeded", "failed", "cancelled"}
 
 
-def demo(settings: Settings, steps: int | None) -> ExitCode:
-    """Start the service, prepare the base model, train it (`steps` in place of the example's), compare its scores, stop."""
+def demo(settings: Settings, steps: int | None, *, as_json: bool) -> ExitCode:
+    """Start the service, prepare the base model, train it (`steps` in place of the example's), compare its scores, stop.
+
+    `as_json`: the job and its evaluations are what is printed; the rest goes to standard error.
+    """
+    made: list[Json] = []
     try:
-        with stopped_by_signals(), running(settings, say) as stack:
-            return _first_run(stack, steps)
+        with (
+            redirect_stdout(sys.stderr) if as_json else nullcontext(),
+            stopped_by_signals(),
+            running(settings, say) as stack,
+        ):
+            return _first_run(stack, steps, made)
     except Stopped as signalled:
-        say(f"{signalled}: stopped")
-        return ExitCode.CANCELLED
+        (say_aside if as_json else say)(f"{signalled}: stopped")
+        return ExitCode.INTERRUPTED
+    finally:
+        if as_json:
+            for document in made:
+                say_json(document)
 
 
-def _first_run(stack: Stack, steps: int | None) -> ExitCode:
+def _first_run(stack: Stack, steps: int | None, made: list[Json]) -> ExitCode:
+    """Train and score; the job and its evaluations are put into `made`."""
     folder = stack.data_dir / "first-run"
     _prepare(folder)
     started = time.monotonic()
-    run = _submit(Client(stack.url, stack.key), _spec(folder, steps), folder / "job.json")
-    view = view_for(Console(), as_json=False)
-    try:
+    client = Client(stack.url, stack.key)
+    job_id = _submit(client, _spec(folder, steps), folder / "job.json")
+    with shown() as view, Run.opened(client, job_id, NAMES) as run:
         code = follow(run, view, stack.tend)
-    finally:
-        view.close()
+    made.append(run.job)
     if code is not ExitCode.DONE:
         say(f"the job {run.job['status']}; its log: {run.job['folder']}/trainer.log")
         return code
     show(run.curve("reward"), "reward")
-    code = _report(_scored(run, stack))
+    made += _scored(run, stack)
+    code = _report(made[1:])
     _addresses(run, stack)
     say(f"from POST to the last score: {duration(time.monotonic() - started)}")
     return code
@@ -65,7 +81,9 @@ def _prepare(folder: Path) -> None:
     """The base model and the problems, made where they are missing; its progress goes to our own output."""
     argv = [sys.executable, "-m", "trainer.first_run", "--out", str(folder)]
     env = {**os.environ, "TQDM_DISABLE": "1"}  # the progress bars of transformers, between lines of ours
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=env, start_new_session=True, preexec_fn=end_with_parent())
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=sys.stdout, env=env, start_new_session=True, preexec_fn=end_with_parent()
+    )
     try:
         code = process.wait()
     finally:
@@ -85,12 +103,12 @@ def _spec(folder: Path, steps: int | None) -> Json:
     return spec
 
 
-def _submit(client: Client, spec: Json, body: Path) -> Run:
+def _submit(client: Client, spec: Json, body: Path) -> str:
     body.write_text(json.dumps(spec, indent=2) + "\n")
     say(f"curl {client.url}/v1/jobs -H 'content-type: application/json' -d @{body}")
     job = client.post("/v1/jobs", spec)
     say(f"job: {job['id']}")
-    return Run(client, job["id"])
+    return str(job["id"])
 
 
 def _scored(run: Run, stack: Stack) -> list[Json]:
@@ -112,18 +130,14 @@ def _report(evaluations: list[Json]) -> ExitCode:
     """Print what the base model and the final checkpoint score; FAILED where an evaluation has no score."""
     failed = [each for each in evaluations if each["status"] != "succeeded"]
     for each in failed:
-        say(f"evaluation of {_model(each)} {each['status']}: {(each['status_reason'] or {}).get('message', 'no reason given')}")
+        say(f"evaluation of {model(each)} {each['status']}: {(each['status_reason'] or {}).get('message', 'no reason given')}")
     table = Table("model", "benchmark", "avg", "95% interval", "problems", "samples a problem")
     for each in evaluations:
         for name, score in (each["result"] or {}).get("benchmarks", {}).items():
             interval = f"{score['ci_low']:.3f} to {score['ci_high']:.3f}"
-            table.add_row(_model(each), name, f"{score['avg']:.3f}", interval, str(score["problems"]), str(score["n"]))
+            table.add_row(model(each), name, f"{score['avg']:.3f}", interval, str(score["problems"]), str(score["n"]))
     wide_console().print(table)
     return ExitCode.FAILED if failed or not evaluations else ExitCode.DONE
-
-
-def _model(evaluation: Json) -> str:
-    return "base model" if evaluation["model_kind"] == "base" else f"after step {evaluation['step']}"
 
 
 def _addresses(run: Run, stack: Stack) -> None:

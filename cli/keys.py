@@ -1,6 +1,5 @@
 """`mhpo keys`: make, list and revoke API keys, in the database itself, so that the first one can be made too."""
 
-import json
 import os
 import re
 import subprocess
@@ -17,24 +16,29 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from api import keys
-from api.key_views import KeyView
+from api.key_views import KeyView, NewKeyView
 from api.models import ApiKey, Scope
 from api.settings import Settings
 from cli.credentials import keep, kept_key
 from cli.embedded import Postgres
-from cli.errors import CliError
+from cli.errors import CliError, ExitCode
 from cli.lock import owned
-from cli.say import say, wide_console
+from cli.say import say, say_json, wide_console
 
 
-def create(settings: Settings, name: str, project: str, scope: str, lifetime: str | None) -> None:
+def create(settings: Settings, name: str, project: str, scope: str, lifetime: str | None, *, as_json: bool) -> None:
     """Make a key and print it: nothing else will."""
     if scope not in list(Scope):
-        raise CliError(f"{scope!r} is no scope; there are {', '.join(Scope)}")
+        raise CliError(f"{scope!r} is no scope; there are {', '.join(Scope)}", ExitCode.REFUSED)
     if not re.fullmatch(keys.PROJECT_NAME, project):
-        raise CliError(f"{project!r} is no name of a project: small letters, digits, - and _, at most 63")
+        message = f"{project!r} is no name of a project: small letters, digits, - and _, at most 63"
+        raise CliError(message, ExitCode.REFUSED)
     with record(settings) as session:
-        _, key = keys.make_key(session, name, project, Scope(scope), _lifetime(lifetime))
+        key_id, key = keys.make_key(session, name, project, Scope(scope), _lifetime(lifetime))
+        made = KeyView.of(session.get_one(ApiKey, key_id))
+    if as_json:
+        say_json(NewKeyView(key=key, **made.model_dump()).model_dump(mode="json"))
+        return
     say(key)
     sys.stderr.write(f"The key of {name}: scope {scope}, project {project}. It is shown this once.\n")
 
@@ -46,7 +50,8 @@ def show(settings: Settings, *, as_json: bool) -> None:
         views = [KeyView.of(key).model_dump(mode="json") for key in found]
         rows = [_row(key) for key in found]
     if as_json:
-        say(json.dumps(views))
+        for view in views:
+            say_json(view)
         return
     table = Table("key", "name", "project", "scope", "begins with", "state", "last used", box=None, pad_edge=False)
     for row in rows:
@@ -54,12 +59,17 @@ def show(settings: Settings, *, as_json: bool) -> None:
     wide_console().print(table)
 
 
-def revoke(settings: Settings, key_id: str) -> None:
+def revoke(settings: Settings, key_id: str, *, as_json: bool) -> None:
     """Make a key useless."""
     with record(settings) as session:
-        if keys.revoke_key(session, key_id) is None:
-            raise CliError(f"no key has the id {key_id!r}; `mhpo keys list` shows them")
-    say(f"{key_id} revoked")
+        if (key := keys.revoke_key(session, key_id)) is None:
+            raise CliError(f"no key has the id {key_id!r}; `mhpo keys list` shows them", ExitCode.NOT_FOUND)
+        session.refresh(key)
+        view = KeyView.of(key).model_dump(mode="json")
+    if as_json:
+        say_json(view)
+    else:
+        say(f"{key_id} revoked")
 
 
 def local_key(data_dir: Path, url: str, database_url: str) -> tuple[str, bool]:
@@ -107,7 +117,8 @@ def _session(database_url: str) -> Iterator[Session]:
         with Session(create_engine(database_url, poolclass=NullPool)) as session, session.begin():
             yield session
     except SQLAlchemyError as error:
-        raise CliError(f"the database cannot be used: {str(error).splitlines()[0]}") from error
+        message = f"the database cannot be used: {str(error).splitlines()[0]}; see MHPO_DATABASE_URL"
+        raise CliError(message, ExitCode.UNREACHABLE) from error
 
 
 def _migrate(database_url: str) -> None:
@@ -128,7 +139,7 @@ def _lifetime(text: str | None) -> timedelta | None:
     try:
         return keys.parse_lifetime(text)
     except ValueError as error:
-        raise CliError(str(error)) from error
+        raise CliError(str(error), ExitCode.REFUSED) from error
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:

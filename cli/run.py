@@ -1,80 +1,130 @@
-"""What the service says about one job, gathered poll by poll."""
+"""One job as it is followed: its state, curves and events, by the service's stream."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Self
 
 from cli.client import Client, Json
-from cli.errors import ExitCode
+from cli.curves import Curve
+from cli.errors import CliError, ExitCode
+from cli.feed import Feed, Sent
+from cli.series import Series
 
 SHOWN = ("reward", "grad_norm", "completions/mean_length")
 STEP_TIME = "step_time"  # seconds
-_PACE_STEPS = 20  # the time that is left is told by the pace of so many last steps
+POINTS = 500  # of a curve that was there before
+PACE_STEPS = 20  # the time that is left is told by the pace of so many last steps
 _ENDS = {"succeeded": ExitCode.DONE, "failed": ExitCode.FAILED, "cancelled": ExitCode.CANCELLED}
 
 
 class Run:
     """One job as far as it has been read."""
 
-    def __init__(self, client: Client, job_id: str) -> None:
-        self._client = client
-        self._path = f"/v1/jobs/{job_id}"
+    def __init__(self, client: Client, job: Json, feed: Feed, names: Collection[str], *, whole: bool) -> None:
+        self.client = client
+        self.job = job
+        self.path = f"/v1/jobs/{job['id']}"
+        self.series = Series({*names, STEP_TIME})
+        self._feed = feed
+        self._placed = False  # whether the stream has begun
+        self._loaded = whole
         self._last_event = 0
-        self._next_step = 0
-        self._values: dict[str, dict[int, float]] = {name: {} for name in (*SHOWN, STEP_TIME)}
-        self.job = client.get(self._path)
+        self._goal: tuple[int, int] | None = None  # the last event and step that there will be, once the job has ended
+
+    @classmethod
+    @contextmanager
+    def opened(cls, client: Client, job_id: str, names: Collection[str] = SHOWN, *, whole: bool = False) -> Iterator[Self]:
+        """Follow a job for the length of a block. What was there before comes as curves and events, or, where it is wanted
+        `whole`, as every state, event and step that the stream has."""
+        job = client.get(f"/v1/jobs/{job_id}")
+        start = {"from": "beginning" if whole else "now", "kinds": ["status", "event", "metrics"]}
+        with Feed(client, f"/v1/jobs/{job_id}/stream", start) as feed:
+            yield cls(client, job, feed, names, whole=whole)
 
     @property
     def id(self) -> str:
         return str(self.job["id"])
 
     @property
+    def problem(self) -> str:
+        """Why nothing comes just now; empty while the stream is open."""
+        return self._feed.problem
+
+    @property
+    def ready(self) -> bool:
+        """Whether what was there before has been read."""
+        return self._loaded
+
+    @property
     def ended(self) -> ExitCode | None:
-        """The exit code that goes with the job's end; None while it has not ended."""
-        return _ENDS.get(self.job["status"])
+        """The exit code that goes with the job's end, once all there is of it has been read."""
+        if self._goal is None or self._last_event < self._goal[0] or self.series.last_step < self._goal[1]:
+            return None
+        return _ENDS[self.job["status"]]
 
-    def poll(self) -> list[Json]:
-        """Read what is new; returns the new events, oldest first.
+    def wait(self, seconds: float) -> list[Json]:
+        """What is new, after waiting up to `seconds` for something: states, events and steps as the service tells them."""
+        news = [sent.data for sent in self._feed.take(seconds) if self._take(sent)]
+        try:
+            if self._placed and not self._loaded:
+                news += self._load()
+            if self._goal is None and self.job["status"] in _ENDS:
+                self._set_goal()
+        except CliError as error:
+            if error.code is not ExitCode.UNREACHABLE:
+                raise
+        return news
 
-        The job comes first: once it has ended, what is read after it is all there is.
-        """
-        self.job = self._client.get(self._path)
-        events = self._new_events()
-        self._read_curves(events)
-        return events
-
-    def curve(self, name: str) -> list[tuple[int, float]]:
-        """(step, value) of a metric in SHOWN, steps rising."""
-        return sorted(self._values[name].items())
+    def curve(self, name: str) -> Curve:
+        """(step, value) of a metric that is followed, steps rising."""
+        return self.series.curve(name)
 
     def seconds_left(self) -> float | None:
         """What the steps left will take at the present pace; None where none is left or none has been done."""
-        recent = [seconds for _, seconds in self.curve(STEP_TIME)[-_PACE_STEPS:]]
+        recent = [seconds for _, seconds in self.curve(STEP_TIME)[-PACE_STEPS:]]
         left = self.job["steps"] - self.job["step"]
         if self.job["status"] != "running" or not left or not recent:
             return None
         return sum(recent) / len(recent) * float(left)
 
     def checkpoints(self) -> list[Json]:
-        return list(self._client.get(f"{self._path}/checkpoints")["data"])
+        return list(self.client.get(f"{self.path}/checkpoints")["data"])
 
     def evaluations(self) -> list[Json]:
-        return list(self._client.get(f"{self._path}/evaluations")["data"])
+        return list(self.client.get(f"{self.path}/evaluations")["data"])
 
-    def _new_events(self) -> list[Json]:
-        events: list[Json] = []
-        more = True
-        while more:
-            page = self._client.get(f"{self._path}/events", after=self._last_event, limit=1000)
-            events += page["data"]
-            more = page["has_more"]
-            if events:
-                self._last_event = events[-1]["id"]
+    def _take(self, sent: Sent) -> bool:
+        """Take in what was sent; False for what is known, or will be once it is loaded."""
+        if sent.kind != "status" and not self._loaded:
+            return False
+        if sent.kind == "metrics":
+            self.series.add(sent.data["step"], sent.data["attempt"], sent.data["metrics"])
+        elif sent.kind == "event":
+            if sent.data["id"] <= self._last_event:
+                return False
+            self._last_event = sent.data["id"]
+        else:
+            self._placed = True
+            self.job = {**self.job, **sent.data, "object": "job"}
+            self.series.cut(self.job["step"])  # a job that has gone back does the steps behind it again
+        return True
+
+    def _load(self) -> list[Json]:
+        """What was there when the stream began; some of it the stream tells as well, and it counts once."""
+        names = ",".join(sorted(self.series.names))
+        curves = self.client.get(f"{self.path}/metrics", names=names, max_points=POINTS)
+        events = self._events()
+        self.series.load(curves)
+        self._last_event = events[-1]["id"] if events else 0
+        self._loaded = True
         return events
 
-    def _read_curves(self, events: list[Json]) -> None:
-        # A job that has gone back does those steps again; it may have done them all since the last poll.
-        if self.job["step"] + 1 < self._next_step or any(event["type"] == "resumed" for event in events):
-            self._next_step = 0
-            self._values = {name: {} for name in self._values}
-        names = ",".join(self._values)
-        for name, series in self._client.get(f"{self._path}/metrics", names=names, from_step=self._next_step)["series"].items():
-            new = {step: value for step, value in zip(series["step"], series["value"], strict=True) if value is not None}
-            self._values[name] |= new
-            self._next_step = max([self._next_step, *(step + 1 for step in series["step"])])
+    def _set_goal(self) -> None:
+        job = self.client.get(self.path)
+        events = self._events()
+        self.job = job
+        self._goal = events[-1]["id"] if events else self._last_event, job["step"]
+
+    def _events(self) -> list[Json]:
+        """Those behind the last one, oldest first."""
+        return list(self.client.rows(f"{self.path}/events", after=self._last_event))

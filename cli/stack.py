@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from api.settings import Settings
 from cli.credentials import key_file
 from cli.embedded import Postgres, Redis
-from cli.errors import CliError
+from cli.errors import CliError, ExitCode
 from cli.keys import local_key, somebody_has_a_key
 from cli.lock import owned
 from cli.service import Program, Service, Supervisor, ending, tail
@@ -167,7 +167,7 @@ def settings_from(*, data_dir: Path | None = None, host: str | None = None, port
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name, message = ".".join(map(str, fault["loc"])).upper(), fault["msg"].removeprefix("Value error, ")
-        raise CliError(f"MHPO_{name}: {message}; got {fault['input']!r}") from error
+        raise CliError(f"MHPO_{name}: {message}; got {fault['input']!r}", ExitCode.REFUSED) from error
     if settings.port == 0:
         return settings_from(data_dir=data_dir, host=host, port=free_port(settings.host))
     return settings

@@ -15,6 +15,7 @@ from evaluator.config import EvaluationSpec
 from evaluator.journal import JOURNAL
 from trainer.config import read_document
 from trainer.data import check_model
+from trainer.disk import is_full
 from trainer.exits import Exit
 from trainer.run_folder import write_result
 from trainer.stopping import Stopped, StopSignal
@@ -45,7 +46,8 @@ def run(config: Path, stop: StopSignal) -> Exit:
         if stop.requested:  # the engine's end, say, when the whole process group was told to stop
             return end(folder, Exit.STOPPED, "stopped", None, "told to stop")
         traceback.print_exc()
-        return end(folder, Exit.SYSTEM, "failed", code_of(error), f"{type(error).__name__}: {error}")
+        reason, code = ("disk_full", Exit.DISK) if is_full(folder, error) else (code_of(error), Exit.SYSTEM)
+        return end(folder, code, "failed", reason, f"{type(error).__name__}: {error}")
     code = end(folder, Exit.DONE, "succeeded", None, "", benchmarks)
     (folder / JOURNAL).unlink(missing_ok=True)
     return code
@@ -76,10 +78,13 @@ def code_of(error: Exception) -> str:
 def end(
     folder: Path, code: Exit, status: str, reason: str | None, message: str, benchmarks: dict[str, Any] | None = None
 ) -> Exit:
-    """result.json, written last, and a line on standard error where it failed."""
-    fault = {Exit.USER: "user", Exit.SYSTEM: "system"}.get(code)
-    if folder.is_dir():
-        write_result(folder, status=status, fault=fault, code=reason, message=message, benchmarks=benchmarks or {})
+    """result.json, written last, and a line on standard error where it failed. A result that does not fit is a full disk."""
+    fault = {Exit.USER: "user", Exit.SYSTEM: "system", Exit.DISK: "infra"}.get(code)
+    try:
+        if folder.is_dir():
+            write_result(folder, status=status, fault=fault, code=reason, message=message, benchmarks=benchmarks or {})
+    except OSError as error:
+        code, message = Exit.DISK, f"{message} {error}".strip()
     if message:
         print(f"evaluator: {message}", file=sys.stderr)
     return code

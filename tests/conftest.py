@@ -29,6 +29,8 @@ from migrations import schema
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 SECONDS = 30.0
+# For an API beside tests that do the same work themselves: its reaper, relay and webhooks look once, when it starts.
+ASLEEP = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600", "MHPO_WEBHOOK_SECONDS": "3600"}
 
 
 def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
@@ -108,8 +110,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 def shared_api(servers: embedded.Servers) -> Iterator[ApiServer]:
     """One API process for the whole run. Its reaper and relay sleep (a POST wakes the relay): what a test does has no rival."""
     log = settings().data_dir / "logs" / "api.log"
-    asleep = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600", "MHPO_WEBHOOK_SECONDS": "3600"}
-    with api_server(log, **asleep) as server:
+    with api_server(log, **ASLEEP) as server:
         yield server
 
 

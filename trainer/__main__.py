@@ -9,10 +9,12 @@ import argparse
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from trainer.config import JobSpec, load_spec
 from trainer.data import check_sources
+from trainer.disk import is_full
 from trainer.exits import Exit
 from trainer.run_folder import RunFolder, write_atomically, write_result
 from trainer.stopping import Stopped, StopSignal
@@ -78,7 +80,8 @@ def run(spec: JobSpec, path: Path) -> Exit:
             write_result(path, status="stopped", fault=None, code=None, message="told to stop", step=last_step(path))
             return Exit.STOPPED
         traceback.print_exc()
-        return fail(path, code_of(error), f"{type(error).__name__}: {error}", Exit.SYSTEM)
+        code, exit_code = ("disk_full", Exit.DISK) if is_full(path, error) else (code_of(error), Exit.SYSTEM)
+        return fail(path, code, f"{type(error).__name__}: {error}", exit_code)
     folder.write_event(step, "finished", f"trained to step {step}")
     write_result(path, status="succeeded", fault=None, code=None, message="", step=step)
     return Exit.DONE
@@ -100,10 +103,11 @@ def refuse(path: Path, error: SpecError) -> Exit:
 
 
 def fail(path: Path, code: str, message: str, exit_code: Exit) -> Exit:
-    """result.json and a line on standard error."""
-    fault = "user" if exit_code is Exit.USER else "system"
-    if path.is_dir():
-        write_result(path, status="failed", fault=fault, code=code, message=message, step=last_step(path))
+    """result.json, where there is room for it, and a line on standard error."""
+    fault = {Exit.USER: "user", Exit.DISK: "infra"}.get(exit_code, "system")
+    with suppress(OSError):
+        if path.is_dir():
+            write_result(path, status="failed", fault=fault, code=code, message=message, step=last_step(path))
     print(f"trainer: {message}", file=sys.stderr)
     return exit_code
 

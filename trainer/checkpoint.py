@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.disk import DiskFullError, is_full
 from trainer.learner import Learner
 from trainer.policy import Policy
 from trainer.rollout.queue import SampledBatch
@@ -35,29 +36,42 @@ class Progress:
 def save(folder: Path, policy: Policy, learner: Learner, progress: Progress, batches: Sequence[SampledBatch]) -> Path:
     """Writes checkpoints/step_N; returns it once it will survive a power cut.
 
-    `batches`: sampled, and to be trained on in the steps that follow.
+    `batches`: sampled, and to be trained on in the steps that follow. Raises DiskFullError, with the room that the attempt
+    took given back and the earlier checkpoints as they were.
     """
     folder.mkdir(exist_ok=True)
     final = folder / f"step_{progress.step}"
     unfinished = folder / (final.name + UNFINISHED)
     for leftover in (unfinished, final):  # `final` without a marker, from a kill between rename and marker
         shutil.rmtree(leftover, ignore_errors=True)
-    policy.model.save_pretrained(unfinished)
-    policy.tokenizer.save_pretrained(unfinished)
-    state = unfinished / "trainer_state"
-    state.mkdir()
-    torch.save(learner.state(), state / "learner.pt")
-    torch.save(_rng_state(), state / "rng.pt")
-    torch.save([pack(batch) for batch in batches], state / "queue.pt")
-    (state / "progress.json").write_text(json.dumps(asdict(progress)))
-    for path in [*unfinished.rglob("*"), unfinished]:
-        _fsync(path)
+    try:
+        _write(unfinished, policy, learner, progress, batches)
+    except Exception as error:
+        full = is_full(folder, error)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if full:
+            raise DiskFullError(f"there is no room in {folder} for the checkpoint of step {progress.step}") from error
+        raise
     unfinished.rename(final)
     _fsync(folder)
     (final / MARKER).touch()
     _fsync(final / MARKER)
     _fsync(final)
     return final
+
+
+def _write(folder: Path, policy: Policy, learner: Learner, progress: Progress, batches: Sequence[SampledBatch]) -> None:
+    """Everything but the marker, on disk when this returns."""
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    state = folder / "trainer_state"
+    state.mkdir()
+    torch.save(learner.state(), state / "learner.pt")
+    torch.save(_rng_state(), state / "rng.pt")
+    torch.save([pack(batch) for batch in batches], state / "queue.pt")
+    (state / "progress.json").write_text(json.dumps(asdict(progress)))
+    for path in [*folder.rglob("*"), folder]:
+        _fsync(path)
 
 
 def latest(folder: Path) -> Path | None:

@@ -263,6 +263,9 @@ class Resources(Strict):
     """What the run may use of the machine."""
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: cuda where there is one")] = "auto"
+    gpus: Annotated[
+        int, Field(ge=1, le=64, description="GPUs of one machine that the run has to itself; learner and engine use the first")
+    ] = 1
     threads: Annotated[Count | None, Field(description="CPU threads of the learner; null: PyTorch's own choice")] = None
     micro_batch_tokens: Annotated[
         Count, Field(description="Prompt and completion tokens in one forward and backward pass, at most")

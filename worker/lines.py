@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CHUNK_BYTES = 1 << 16  # what one transaction takes in: some dozens of steps with their samples
+MAX_LINE_BYTES = 1 << 24  # a longer line is passed over: whatever a trainer writes, it does not take the worker's memory
 
 
 class Line(BaseModel):
@@ -62,9 +63,13 @@ class Chunk(Generic[AnyLine]):
 def read_chunk(file: Path, offset: int, kind: type[AnyLine]) -> Chunk[AnyLine]:
     """The complete lines of `file` from `offset` on, about CHUNK_BYTES of them; a last line without its newline waits.
 
-    Empty lines are passed over. A file that is not there yet has no lines.
+    Empty lines are passed over, and as malformed what is longer than MAX_LINE_BYTES. A file that is not there has no lines.
     """
     complete = _complete_bytes(file, offset)
+    if complete is None:
+        end = _end_of_line(file, offset)
+        told = () if end == offset else (f"a line of {end - offset} bytes, more than the {MAX_LINE_BYTES} that are read",)
+        return Chunk((), told, end)
     lines, malformed = parse_lines(complete, kind)
     return Chunk(lines, malformed, offset + len(complete))
 
@@ -78,7 +83,7 @@ def parse_lines(data: bytes, kind: type[AnyLine]) -> tuple[tuple[AnyLine, ...], 
             continue
         try:
             lines.append(kind.model_validate(json.loads(raw)))
-        except ValueError as error:  # json's and pydantic's errors are both of this kind
+        except (ValueError, RecursionError) as error:  # json's and pydantic's errors are of the first kind; nested too deeply
             malformed.append(f"{_reason(error)} in {_shown(raw)}")
     return tuple(lines), tuple(malformed)
 
@@ -93,15 +98,43 @@ def last_lines(file: Path, count: int, limit: int = 4096) -> str:
     return "\n".join(text.rstrip().splitlines()[-count:])
 
 
-def _complete_bytes(file: Path, offset: int) -> bytes:
+def read_lines(file: Path, kind: type[AnyLine], limit: int) -> Chunk[AnyLine]:
+    """All complete lines of `file`, as far as they lie in its first `limit` bytes; what lies behind is told as malformed."""
+    lines: list[AnyLine] = []
+    malformed: list[str] = []
+    offset, size = 0, file.stat().st_size
+    while offset < limit and (chunk := read_chunk(file, offset, kind)).offset > offset:
+        lines += chunk.lines
+        malformed += chunk.malformed
+        offset = chunk.offset
+    if offset >= limit and offset < size:
+        malformed.append(f"{size - offset} bytes behind the first {offset}")
+    return Chunk(tuple(lines), tuple(malformed), offset)
+
+
+def _complete_bytes(file: Path, offset: int) -> bytes | None:
+    """Up to a newline; nothing where none has come yet, None where it is not within MAX_LINE_BYTES."""
     if not file.exists():
         return b""
     with file.open("rb") as stream:
         stream.seek(offset)
         data = stream.read(CHUNK_BYTES)
         if data and b"\n" not in data:  # one line longer than a chunk
-            data += stream.readline()
+            data += stream.readline(MAX_LINE_BYTES - len(data) + 1)
+    if len(data) > MAX_LINE_BYTES:
+        return None
     return data[: data.rfind(b"\n") + 1]
+
+
+def _end_of_line(file: Path, offset: int) -> int:
+    """The offset behind the newline of the line at `offset`, read in pieces; `offset` where the newline is not there yet."""
+    with file.open("rb") as stream:
+        place = stream.seek(offset)
+        while block := stream.read(CHUNK_BYTES):
+            if (found := block.find(b"\n")) >= 0:
+                return place + found + 1
+            place += len(block)
+    return offset
 
 
 def _shown(raw: bytes) -> str:
@@ -109,7 +142,7 @@ def _shown(raw: bytes) -> str:
     return text if len(raw) <= 200 else text + "..."
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: ValueError | RecursionError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -22,7 +22,7 @@ class Result(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     status: Literal["succeeded", "failed", "stopped"]
-    fault: Literal["user", "system"] | None = None
+    fault: Literal["user", "system", "infra"] | None = None
     code: str | None = None
     message: str | None = None
 
@@ -56,6 +56,9 @@ def outcome(program: str, code: int, folder: Path, log: Path, *, asked_to_stop: 
         return Ended(Status.FAILED, _reason(result, f"{program}_refused", Fault.USER, log), _document(result))
     if code == Exit.SYSTEM:
         return Ended(Status.FAILED, _reason(result, f"{program}_error", Fault.SYSTEM, log), _document(result))
+    if code == Exit.DISK:
+        message = f"The disk is full: {_message(result, log)}"
+        return Unfinished(Reason("disk_full", Fault.INFRA, storable(message), retryable=True), crashed=not asked_to_stop)
     if asked_to_stop:
         return Unfinished(Reason("worker_stopped", Fault.INFRA, "The worker was shut down.", retryable=True), crashed=False)
     message = f"The {program} {_ending(code)}." + _tail(log)
@@ -77,9 +80,14 @@ def _ending(code: int) -> str:
 
 
 def _reason(result: Result | None, code: str, fault: Fault, log: Path) -> Reason:
+    told = None if result is None or result.message is None else result.code
+    return Reason(storable(told or code), fault, storable(_message(result, log)))
+
+
+def _message(result: Result | None, log: Path) -> str:
     if result is None or result.message is None:
-        return Reason(code, fault, storable(f"It left no result.{_tail(log)}"))
-    return Reason(storable(result.code or code), fault, storable(result.message))
+        return f"It left no result.{_tail(log)}"
+    return result.message
 
 
 def _document(result: Result | None) -> Json | None:

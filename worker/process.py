@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 
 from trainer.process import end_with_parent
+from worker.devices import SLOTS
 
-_MARK = "MHPO_CHILD"  # an environment variable: descendants inherit it, whatever session or parent they end up with
+# Environment variables: descendants inherit them, whatever session or parent they end up with.
+_MARK = "MHPO_CHILD"  # what is run
+_OWN = "MHPO_CHILD_START"  # which start of it: a worker that wakes up after its lease ends its own child, not its successor's
 _KILL_SECONDS = 60.0  # a process in the kernel's hands (a GPU driver call) can take long to die
 
 
@@ -23,29 +27,32 @@ class Child:
     the last of its descendants is gone.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], own: str) -> None:
         self._process = process
-        self._mark = mark
+        self._own = own
 
     @classmethod
     def start(cls, mark: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> "Child":
         """Run `command` with `environment`, its standard output and error appended to `log`.
 
-        What carries `mark` on this machine is killed first: processes of an earlier child whose worker hangs.
+        What carries `mark` on this machine is killed first: processes of an earlier child whose worker hangs. So is what was
+        given a GPU that `environment` gives this child: its lease is over.
         The calling thread must last as long as the child may: its end is what the child dies with.
         """
-        _kill(lambda: [process for process in psutil.process_iter() if _lives(process) and _marked(process, mark)])
+        slots = _slots(environment)
+        _kill(lambda: [each for each in psutil.process_iter() if _lives(each) and _stands_in_the_way(each, mark, slots)])
+        own = uuid4().hex
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**environment, _MARK: mark},
+                env={**environment, _MARK: mark, _OWN: own},
                 start_new_session=True,
                 preexec_fn=end_with_parent(),
             )
-        return cls(process, mark)
+        return cls(process, own)
 
     @property
     def pid(self) -> int:
@@ -73,14 +80,14 @@ class Child:
         return self._process.wait()
 
     def members(self) -> list[psutil.Process]:
-        """The live processes that are in the group, below the child in the tree, or carry its mark."""
+        """The live processes that are in the group, below the child in the tree, or were started by it."""
         below: set[psutil.Process] = set()
         with suppress(psutil.NoSuchProcess):
             below.update(psutil.Process(self.pid).children(recursive=True))
         return [process for process in psutil.process_iter() if _lives(process) and self._owns(process, below)]
 
     def _owns(self, process: psutil.Process, below: set[psutil.Process]) -> bool:
-        return process in below or _group(process) == self.pid or _marked(process, self._mark)
+        return process in below or _group(process) == self.pid or _has(process, _OWN, self._own)
 
 
 def _kill(find: Callable[[], list[psutil.Process]]) -> None:
@@ -101,11 +108,23 @@ def _group(process: psutil.Process) -> int | None:
         return None
 
 
-def _marked(process: psutil.Process, mark: str) -> bool:
+def _has(process: psutil.Process, variable: str, value: str) -> bool:
     try:
-        return bool(process.environ().get(_MARK) == mark)
+        return bool(process.environ().get(variable) == value)
     except psutil.Error:  # it has ended, or belongs to another user
         return False
+
+
+def _stands_in_the_way(process: psutil.Process, mark: str, slots: set[str]) -> bool:
+    try:
+        environment = process.environ()
+    except psutil.Error:  # it has ended, or belongs to another user
+        return False
+    return environment.get(_MARK) == mark or bool(slots & _slots(environment))
+
+
+def _slots(environment: Mapping[str, str]) -> set[str]:
+    return set(environment.get(SLOTS, "").splitlines())
 
 
 def _lives(process: psutil.Process) -> bool:

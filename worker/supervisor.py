@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.database import OUTAGES, transaction
-from api.models import Evaluation, Json, Status
+from api.models import Evaluation, Job, Json, Status
 from api.reason import CANCELLED
 from api.record import Claim, Lease, LeaseLostError, finish, heartbeat, requeue
 from api.scores import store_scores
 from api.settings import settings
 from trainer import remote_code
+from worker import devices
 from worker.drain import draining
 from worker.fence import Fence, now
 from worker.lease import Keeper
@@ -72,6 +73,10 @@ def start(run: Run) -> Child:
     (run.folder / "result.json").unlink(missing_ok=True)
     environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
     environment[remote_code.VARIABLE] = str(settings().trust_remote_code).lower()
+    if run.claim.table is Job:  # an evaluation shares the machine's GPUs with what has leased them
+        environment |= devices.environment(
+            run.claim.devices, str(settings().data_dir.resolve()), os.environ.get(devices.VISIBLE)
+        )
     command = [sys.executable, "-m", run.program, str(config)]
     return Child.start(run.claim.id, command, run.log, {**environment, "PYTHONUNBUFFERED": "1"})
 

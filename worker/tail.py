@@ -19,12 +19,14 @@ from api.ingest import (
     tail_offset,
 )
 from api.models import Level, Phase
-from api.record import Claim, add_event, set_phase
+from api.record import Claim, set_phase
 from api.storable import storable
-from worker.lines import AnyLine, Chunk, EventLine, Finite, Line, MetricsLine, SampleLine, Step, parse_lines, read_chunk
+from api.telling import add_event
+from worker.lines import AnyLine, Chunk, EventLine, Finite, Line, MetricsLine, SampleLine, Step, read_chunk, read_lines
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
+MAX_SAMPLE_BYTES = 1 << 26  # of a step; the file has them all
 
 
 def _inside(path: str) -> str:
@@ -97,9 +99,9 @@ class RunTail:
             name = f"samples/step_{step}.jsonl"
             file = self._folder / name
             if file.exists():
-                lines, malformed = parse_lines(file.read_bytes(), SampleLine)
-                store_samples(session, self._claim, step, [line.model_dump() for line in lines])
-                self._report(session, name, malformed)
+                read = read_lines(file, SampleLine, MAX_SAMPLE_BYTES)
+                store_samples(session, self._claim, step, [line.model_dump() for line in read.lines])
+                self._report(session, name, read.malformed)
 
     def _follow(self, session: Session, events: Sequence[EventLine]) -> None:
         """Do what events stand for: checkpoints become rows, a resumed job is back at its step, the last phase is the job's."""
@@ -128,6 +130,6 @@ class RunTail:
 
     def _report(self, session: Session, file: str, malformed: Sequence[str]) -> None:
         if malformed:
-            message = f"{file}: {len(malformed)} unreadable line(s) skipped; the first: {malformed[0]}"
+            message = f"{file}: {len(malformed)} unreadable line(s) passed over; the first: {malformed[0]}"
             data = {"file": file, "count": len(malformed)}
             add_event(session, self._claim.job_id, self._claim.attempt, "warning", storable(message), data, Level.WARN)

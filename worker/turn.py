@@ -6,16 +6,19 @@ neither Redis nor Celery's event loop (which stands still while Celery reconnect
 """
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 
 from api.background import Repeated
-from api.database import transaction
+from api.database import OUTAGES, transaction
 from api.models import Evaluation, Job, Task
 from api.queue import QUEUES
 from api.reason import Fault, Reason
-from api.record import Claim, Leased, LeaseLostError, claim_next, requeue
+from api.record import Claim, LeaseLostError, claim_next, requeue
 from api.settings import settings
+from api.telling import Leased
+from worker.devices import VISIBLE, place
 from worker.drain import draining
 from worker.fence import now
 from worker.supervisor import Run, supervise
@@ -28,10 +31,18 @@ TABLES: dict[str, Leased] = {QUEUES[Task.RUN_JOB]: Job, QUEUES[Task.RUN_EVALUATI
 _turn = threading.Lock()
 
 
-def take_turn(table: Leased, owner: str) -> bool:
-    """Run what is first in the queue to its end, after what this process runs already; False where nothing is due."""
+def take_turns(table: Leased, owner: str) -> None:
+    """Run what is first in the queue to its end, after what this process runs already, and so on until nothing is due.
+
+    Not one for each message: a job that had to wait for GPUs has had its message. While the record does not answer nothing
+    is due: the hint is spent, and the poller looks again.
+    """
     with _turn:
-        return _take(table, owner)
+        try:
+            while _take(table, owner):
+                pass
+        except OUTAGES as error:
+            logger.warning("the record does not answer: %s", error)
 
 
 def poll(tables: Sequence[Leased], owner: str) -> Repeated:
@@ -54,7 +65,7 @@ def _take(table: Leased, owner: str) -> bool:
     if draining():
         return False
     with transaction() as session:
-        claim = claim_next(session, table, owner)
+        claim = claim_next(session, table, owner, place(os.environ.get(VISIBLE)))
     if claim is None:
         return False
     _hold(_run_of(claim), asked)

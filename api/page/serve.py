@@ -5,6 +5,8 @@ Assets lie below a digest of them all, so a browser keeps them for good and neve
 
 import gzip
 import mimetypes
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
@@ -15,7 +17,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-ADDRESSES = ("/", "/compare", "/jobs/new", "/jobs/{job_id}")
+# The module that shows each address, and what it will need besides modules.
+ADDRESSES = {"/": "jobs.js", "/compare": "compare.js", "/jobs/new": "new_job.js", "/jobs/{job_id}": "run.js"}
+_ENTRY = "app.js"
+_CHARTS = {"chart.js": {"vendor/uplot/uPlot.iife.min.js": "script", "vendor/uplot/uPlot.min.css": "style"}}
+_IMPORT = re.compile(r"""^import .* from "\./([\w/.-]+)";$""", re.MULTILINE)
 _FOREVER = "public, max-age=31536000, immutable"
 _LEAST_TO_COMPRESS = 1024  # bytes
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -48,26 +54,51 @@ def serve_page(app: FastAPI) -> None:
     contents = _read(folder / "static")
     version = _digest(contents)
     assets = {path: Asset.of(path, content) for path, content in contents.items()}
-    document = (folder / "index.html").read_text(encoding="utf-8")
-    document = document.replace("{assets}", f"/static/{version}").replace("{actions}", " ".join(_actions(app)))
+    text = (folder / "index.html").read_text(encoding="utf-8").replace("{actions}", " ".join(_actions(app)))
 
-    def page() -> HTMLResponse:
-        return HTMLResponse(document, headers={"cache-control": "no-cache"})
+    # Nothing here waits for anything, so no thread is needed to answer.
+    def page(module: str) -> Callable[[], Awaitable[HTMLResponse]]:
+        document = text.replace("{preloads}", _preloads(contents, module)).replace("{assets}", f"/static/{version}")
 
-    def asset(version_asked: str, path: str, request: Request) -> Response:
+        async def answer() -> HTMLResponse:
+            return HTMLResponse(document, headers={"cache-control": "no-cache"})
+
+        return answer
+
+    async def asset(version_asked: str, path: str, request: Request) -> Response:
         if version_asked != version or path not in assets:
             raise HTTPException(404, f"no asset {path!r} of this version of the page")
         return assets[path].answer(request)
 
-    for address in ADDRESSES:
-        app.add_api_route(address, page, methods=["GET"], include_in_schema=False)
+    for address, module in ADDRESSES.items():
+        app.add_api_route(address, page(module), response_model=None, methods=["GET"], include_in_schema=False)
     app.add_api_route("/static/{version_asked}/{path:path}", asset, methods=["GET"], include_in_schema=False)
 
 
 def _actions(app: FastAPI) -> list[str]:
     """What can be done with a job, by the routes that the app has."""
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
-    return [action for action in ("pause", "resume", "cancel") if f"/v1/jobs/{{job_id}}/{action}" in paths]
+    return [action for action in ("pause", "resume", "cancel", "retry") if f"/v1/jobs/{{job_id}}/{action}" in paths]
+
+
+def _preloads(contents: dict[str, bytes], module: str) -> str:
+    """Links by which a browser asks at once for all that the page will import, and not module after module."""
+    modules = dict.fromkeys((*_imports(contents, _ENTRY), module, *_imports(contents, module)))
+    links = [f'<link rel="modulepreload" href="{{assets}}/{name}">' for name in modules]
+    for name, kind in {name: kind for each in modules for name, kind in _CHARTS.get(each, {}).items()}.items():
+        links.append(f'<link rel="preload" as="{kind}" href="{{assets}}/{name}">')
+    return "\n".join(links)
+
+
+def _imports(contents: dict[str, bytes], module: str) -> dict[str, None]:
+    """Every module that `module` imports, and those import."""
+    found: dict[str, None] = {}
+    waiting = [module]
+    while waiting:
+        new = [name for name in _IMPORT.findall(contents[waiting.pop()].decode()) if name not in found]
+        found |= dict.fromkeys(new)
+        waiting += new
+    return found
 
 
 def _read(folder: Traversable, prefix: str = "") -> dict[str, bytes]:

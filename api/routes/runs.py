@@ -1,13 +1,14 @@
 """What a run has produced so far: curves, events, samples, checkpoints, scores."""
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
 from api import curves, job_warnings, logs, record_read
 from api.body import MAX_INT
+from api.brief import Column, brief
 from api.checkpoint_files import archive, is_available
 from api.curves import Axis
 from api.database import see_one_moment
@@ -15,7 +16,7 @@ from api.dependencies import SessionDep
 from api.errors import ApiError
 from api.evaluation_rows import evaluation_rows
 from api.job_warnings import WarningView
-from api.models import Checkpoint
+from api.models import Checkpoint, Level
 from api.record_read import CompletionFilter, best_step, find_job
 from api.schemas import (
     BucketsView,
@@ -35,7 +36,7 @@ CheckpointStep = Annotated[int, Path(ge=0, le=MAX_INT)]
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["runs"])
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_model_exclude_none=True)
 def get_metrics(
     job_id: str,
     session: SessionDep,
@@ -47,18 +48,20 @@ def get_metrics(
     ] = None,
     low: Annotated[float | None, Query(alias="from", allow_inf_nan=False, description="On the axis, included")] = None,
     high: Annotated[float | None, Query(alias="to", allow_inf_nan=False, description="On the axis, included")] = None,
+    columns: Annotated[list[Column] | None, Query(description="Of buckets; all if left out")] = None,
+    digits: Annotated[int | None, Query(ge=1, le=17, description="Significant digits of what was measured, of buckets")] = None,
 ) -> MetricsView | BucketsView:
     """Curves by metric, up to the job's step. Of a step that was run twice the latest attempt counts.
 
-    Every point as `step` and `value`; or, with any of `max_points` (500 if left out), `x`, `from` and `to`, buckets of equally
-    many steps with minimum, maximum, mean and last value, so that no spike is lost.
+    Every point as `step` and `value`; or, with any of `max_points` (500 if left out), `x`, `from`, `to`, `columns` and
+    `digits`, buckets of equally many steps with minimum, maximum, mean and last value, so that no spike is lost.
     """
     find_job(session, job_id)
     wanted = None if names is None else [name for name in names.split(",") if name]
     see_one_moment(session)
-    if all(asked is None for asked in (max_points, x, low, high)):
+    if all(asked is None for asked in (max_points, x, low, high, columns, digits)):
         return curves.points(session, job_id, wanted, from_step)
-    return curves.buckets(session, job_id, wanted, x or Axis.STEP, low, high, max_points or 500)
+    return brief(curves.buckets(session, job_id, wanted, x or Axis.STEP, low, high, max_points or 500), columns, digits)
 
 
 @router.get("/events")
@@ -67,10 +70,12 @@ def list_events(
     session: SessionDep,
     after: Annotated[int, Query(ge=0, le=MAX_INT, description="The id of the last event of the page before")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    order: Annotated[Literal["asc", "desc"], Query(description="desc: newest first")] = "asc",
+    level: Annotated[list[Level] | None, Query(description="Only those of these levels")] = None,
 ) -> Listing[EventView]:
     """Events, oldest first: changes of status, phases, warnings, checkpoints."""
     find_job(session, job_id)
-    events, has_more = record_read.events(session, job_id, after, limit)
+    events, has_more = record_read.events(session, job_id, after, limit, level, ascending=order == "asc")
     return Listing(data=[EventView.of(event) for event in events], has_more=has_more)
 
 

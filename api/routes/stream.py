@@ -24,12 +24,12 @@ def _found(job_id: str, session: SessionDep) -> str:
     return found
 
 
-def _streams(request: Request) -> Streams:
+async def _streams(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
 
 
-def _start(
+async def _start(
     start: Annotated[
         Literal["beginning", "now"], Query(alias="from", description="Where to start without a `Last-Event-ID`")
     ] = "beginning",

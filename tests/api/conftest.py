@@ -15,7 +15,7 @@ from api.record import Claim, claim_job, create_job
 from api.settings import Settings, settings
 from cli import embedded
 from tests.api.locked import new_key
-from tests.conftest import ApiServer, api_server
+from tests.conftest import ASLEEP, ApiServer, api_server
 from trainer.config import JobSpec
 
 
@@ -63,8 +63,7 @@ def locked_api(servers: embedded.Servers) -> Iterator[ApiServer]:
     """An API that wants a key, for the whole run."""
     new_key()
     log = settings().data_dir / "logs" / "locked-api.log"
-    sleeping = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600"}
-    with api_server(log, MHPO_REQUIRE_KEY="true", MHPO_BODY_SECONDS="0.5", **sleeping) as server:
+    with api_server(log, MHPO_REQUIRE_KEY="true", MHPO_BODY_SECONDS="0.5", **ASLEEP) as server:
         yield server
 
 

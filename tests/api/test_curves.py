@@ -192,3 +192,17 @@ def test_a_job_without_steps_has_no_curves(client: httpx.Client, running: Runnin
         f"/v1/jobs/{running().job_id}/metrics", params={"max_points": 10, "names": "reward", "x": "tokens"}
     ).json()
     assert (answer["names"], answer["series"]["reward"]["x"]) == ([], [])
+
+
+def test_fewer_columns_and_digits_of_the_same_buckets(client: httpx.Client, running: Running) -> None:
+    claim = running(steps=40)
+    Writer(claim).write([line(step, step / 7) for step in range(1, 31)])
+    url = f"/v1/jobs/{claim.job_id}/metrics"
+    asked: dict[str, Any] = {"names": "reward", "max_points": 4}
+    whole = client.get(url, params=asked).json()["series"]["reward"]
+    brief = client.get(url, params={**asked, "columns": ["mean", "max"], "digits": 3}).json()["series"]["reward"]
+    assert set(brief) == {"step", "mean", "max"}
+    assert brief["step"] == whole["step"]
+    assert brief["mean"] == [float(f"{value:.3g}") for value in whole["mean"]]
+    assert brief["max"] == [float(f"{value:.3g}") for value in whole["max"]]
+    assert brief["max"] != whole["max"]

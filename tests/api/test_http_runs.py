@@ -15,7 +15,7 @@ import pytest
 
 from api import checkpoint_files
 from api.database import transaction
-from api.ingest import Span, store_checkpoint, store_metrics, store_samples
+from api.ingest import Span, store_checkpoint, store_events, store_metrics, store_samples
 from api.models import Json
 from api.record import Claim
 from api.settings import settings
@@ -205,3 +205,23 @@ def test_what_has_not_changed_is_not_sent_again(client: httpx.Client, new_job: C
     assert changed.headers["etag"] != tag
     missing = client.get("/v1/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa", headers={"if-none-match": "*"})
     assert (missing.status_code, "etag" in missing.headers) == (404, False)
+
+
+def test_events_newest_first_and_by_level(client: httpx.Client, running: Running) -> None:
+    claim = running()
+    lines: list[Json] = [
+        {"time": 1.76e9, "step": n, "level": "warn" if n % 3 == 0 else "info", "type": "told", "message": str(n), "data": {}}
+        for n in range(9)
+    ]
+    with transaction() as session:
+        store_events(session, claim, lines, Span("events.jsonl", 0, 1))
+
+    def told(**params: Any) -> tuple[list[str], int]:
+        page = client.get(f"/v1/jobs/{claim.job_id}/events", params={"limit": 2, **params}).raise_for_status().json()
+        return [event["message"] for event in page["data"]], page["data"][-1]["id"]
+
+    newest, last = told(order="desc")
+    assert newest == ["8", "7"]
+    assert told(order="desc", after=last)[0] == ["6", "5"]
+    assert told(order="desc", level="warn")[0] == ["6", "3"]
+    assert told(level="warn")[0] == ["0", "3"]

@@ -76,7 +76,7 @@ def test_a_job_is_made_of_hyperparameters_and_ours(client_of_openai: OpenAI, tra
         suffix="sums",
         seed=7,
         metadata={"team": "a"},
-        extra_body={"x_spec": {"rollout": {"engine": "transformers"}}},
+        extra_body={"x_spec": {"rollout": {"engine": "transformers"}, "optimizer": {"max_grad_norm": None}}},
     )
     assert (job.object, job.status, job.seed, job.training_file) == ("fine_tuning.job", "queued", 7, training_file)
     assert (job.hyperparameters.batch_size, job.hyperparameters.n_epochs, job.metadata) == (8, 3, {"team": "a"})
@@ -87,7 +87,7 @@ def test_a_job_is_made_of_hyperparameters_and_ours(client_of_openai: OpenAI, tra
     assert ours["algorithm"] == {**ours["algorithm"], "type": "mhpo", "c": 1.25}
     assert (ours["rollout"]["prompts_per_step"], ours["rollout"]["group_size"]) == (8, 4)
     assert ours["rollout"]["engine"] == "transformers"
-    assert ours["optimizer"]["lr"] == 2e-6
+    assert (ours["optimizer"]["lr"], ours["optimizer"]["max_grad_norm"]) == (2e-6, None)
     assert (ours["checkpoints"]["every"], ours["evaluation"]["samples"]) == (4, 3)
     assert (ours["rewards"][0]["type"], ours["rewards"][0]["name"]) == ("string_check", "exact_match")
     with open(ours["dataset"]["path"], encoding="utf-8") as made:

@@ -19,7 +19,6 @@ from api.record import (
     LeaseLostError,
     UnknownJobError,
     WrongStatusError,
-    add_event,
     claim_evaluation,
     claim_job,
     claim_next,
@@ -35,6 +34,7 @@ from api.record import (
     set_phase,
 )
 from api.settings import Settings
+from api.telling import add_event
 from tests.api.conftest import claimed, expire_leases, rows, statuses
 from tests.conftest import wait_until
 
@@ -250,6 +250,19 @@ def test_a_lease_that_expires_during_a_look_is_left_to_the_next_look(running: Ru
     with transaction() as session:
         assert reap(session, claim.table)[Status.QUEUED] == [claim.job_id]
     assert rows("SELECT crashes FROM jobs") == [(1,)]
+
+
+def test_a_holder_that_froze_in_mid_transaction_keeps_no_other_job_from_being_taken_back(running: Running) -> None:
+    frozen, silent = running(), running()
+    expire_leases()
+    with transaction() as session:
+        hold(session, frozen)
+        with transaction() as other:
+            assert reap(other, Job)[Status.QUEUED] == [silent.job_id]
+        (limit,) = rows("SHOW idle_in_transaction_session_timeout")[0]
+    assert limit == "30s", "after that its own is taken back too"
+    with transaction() as session:
+        assert reap(session, Job)[Status.QUEUED] == [frozen.job_id]
 
 
 def test_a_silent_worker_whose_job_was_to_be_cancelled_leaves_it_cancelled(running: Running) -> None:

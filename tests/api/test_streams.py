@@ -48,6 +48,10 @@ class Stream:
             lines.append(line)
         return lines
 
+    def rest(self) -> list[str]:
+        """The lines up to the end of the answer."""
+        return list(self._lines)
+
     def next(self) -> Sent:
         """The next event, comments and `retry` passed over."""
         while True:
@@ -223,6 +227,10 @@ def test_a_stream_goes_on_after_the_api_was_killed(running: Running, tmp_path: P
         got += opened.until(lambda sent: sent.kind == "metrics" and sent.data["step"] == 30)
         record_steps(claim, 31, 31)
         got += opened.until(lambda sent: sent.kind == "event" and sent.data["step"] == 31)
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert [line for line in opened.rest() if line] == [], "the stream ends as a whole, for its reader to ask again"
+        assert server.process.wait(SECONDS) in (0, -signal.SIGTERM)
+        assert "graceful shutdown exceeded" not in server.log.read_text()
     assert steps_of(got) == list(range(1, 32))
     assert notes_of(got) == list(range(1, 32))
 

@@ -17,11 +17,16 @@ from sqlalchemy.orm import Session
 
 from api import webhooks
 from api.database import engine, transaction
-from api.models import Json, Status
+from api.destinations import ForbiddenError, open_destination
+from api.models import Json, Scope, Status
 from api.reason import CANCELLED
 from api.record import Claim, finish, request_cancel
+from api.routes.webhooks import NewWebhook
+from api.settings import settings
 from tests.api.conftest import rows
-from tests.conftest import api_server, wait_until
+from tests.api.locked import bearer, client_of, new_key
+from tests.conftest import ApiServer, api_server, wait_until
+from trainer.strict import SpecError
 
 Running = Callable[..., Claim]
 
@@ -161,6 +166,57 @@ def test_what_cannot_be_called_is_refused(client: httpx.Client, url: str) -> Non
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "url")
 
 
+@pytest.fixture
+def deployed(record: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """The settings of a service that others reach too, with the given hosts for webhooks."""
+
+    def set_hosts(hosts: str) -> None:
+        monkeypatch.setenv("MHPO_HOST", "0.0.0.0")
+        monkeypatch.setenv("MHPO_WEBHOOK_HOSTS", hosts)
+        settings.cache_clear()
+
+    yield set_hosts
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+INSIDE = ("127.0.0.1", "[::1]", "0.0.0.0", "10.0.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "[fe80::1]", "[fd00::1]")
+IN_DISGUISE = ("[::ffff:10.0.0.1]", "[64:ff9b::a00:1]", "[2002:a00:1::]", "2130706433", "0x7f.1", "localhost")
+
+
+@pytest.mark.parametrize("host", [*INSIDE, *IN_DISGUISE])
+def test_addresses_inside_a_network_are_not_called(deployed: Callable[[str], None], host: str) -> None:
+    """By their numbers at once, and by a name that means them when it is looked up, just before it is called."""
+    deployed("")
+    with pytest.raises(ForbiddenError, match="no public address; MHPO_WEBHOOK_HOSTS"), open_destination(f"http://{host}/", 1):
+        pass
+    if host.startswith("["):
+        with pytest.raises(SpecError, match="no public address"):
+            NewWebhook.parse({"url": f"https://{host}/hook"})
+
+
+def test_a_delivery_to_an_address_inside_says_why_it_was_not_sent(
+    deployed: Callable[[str], None], receiver: Receiver, running: Running
+) -> None:
+    by_name = receiver.url.replace("127.0.0.1", "localhost")
+    with transaction() as session:
+        webhooks.make(session, by_name, ["fine_tuning.job.cancelled"])
+    deployed("")
+    with transaction() as session:
+        finish(session, running(), Status.CANCELLED, CANCELLED)
+    assert webhooks.deliver() == 1
+    [(told,)] = rows("SELECT last_error FROM webhook_deliveries")
+    assert told.startswith("ForbiddenError: localhost is ")
+    assert receiver.got == []
+    deployed("localhost")
+    make_due()
+    assert webhooks.deliver() == 1
+    [(headers, _)] = receiver.got
+    assert headers["host"] == by_name.split("/")[2], "called by its name, at the address that was looked at"
+    with pytest.raises(ForbiddenError, match="calls localhost only"), open_destination("https://example.com/", 1):
+        pass
+
+
 @pytest.mark.slow
 def test_the_service_sends_by_itself(record: object, receiver: Receiver, running: Running, tmp_path: Path) -> None:
     with api_server(tmp_path / "api.log", MHPO_WEBHOOK_SECONDS="0.1") as server, server.client() as client:
@@ -170,11 +226,16 @@ def test_the_service_sends_by_itself(record: object, receiver: Receiver, running
         wait_until(lambda: receiver.got)
 
 
-def test_prometheus_reads_requests_and_the_record(client: httpx.Client, running: Running, new_job: Callable[..., str]) -> None:
+def test_prometheus_reads_requests_and_the_record(
+    locked: ApiServer, client: httpx.Client, running: Running, new_job: Callable[..., str]
+) -> None:
+    """Of all projects, so only the scope admin reads it, also on the loopback address."""
     running()
     new_job()
-    client.get("/v1/jobs/nonsense")
-    answer = client.get("/metrics")
+    with client_of(locked, "another", Scope.ADMIN) as admin:
+        admin.get("/v1/jobs/nonsense")
+        answer = admin.get("/metrics")
+        assert admin.get("/metrics", headers=bearer(new_key())).status_code == client.get("/metrics").status_code == 403
     assert answer.headers["content-type"].startswith("text/plain")
     samples = {
         (sample.name, *sorted(sample.labels.values())): sample.value

@@ -44,9 +44,9 @@ def test_a_job_is_submitted_listed_cancelled_and_watched(url: str, spec: dict[st
     watched = mhpo("watch", job_id, "--url", url)
     assert watched.returncode == 3
     assert watched.stdout.splitlines()[-1].startswith("step 0/100 0% | cancelled")
-    again = mhpo("cancel", job_id, "--url", url)
-    assert again.returncode == 4
-    assert again.stderr.count("\n") == 1
+    again = mhpo("cancel", job_id, "--url", url, "--json")
+    assert (again.returncode, again.stdout) == (8, "")
+    assert json.loads(again.stderr)["error"]["code"] == "job_ended"
 
 
 def test_a_job_is_paused_resumed_retried_and_cloned(url: str, spec: dict[str, Any], tmp_path: Path) -> None:
@@ -55,10 +55,10 @@ def test_a_job_is_paused_resumed_retried_and_cloned(url: str, spec: dict[str, An
     assert mhpo("resume", job_id, MHPO_URL=url).stdout == f"{job_id} queued\n"
     early = mhpo("retry", job_id, "--url", url)
     assert (early.returncode, early.stderr) == (
-        4,
+        8,
         "mhpo: only a failed or cancelled job can be retried; this one is queued\n",
     )
-    mhpo("cancel", job_id, "--url", url)
+    assert json.loads(mhpo("cancel", job_id, "--url", url, "--json").stdout)["status"] == "cancelled"
     again = json.loads(mhpo("retry", job_id, "--url", url, "--json").stdout)
     assert (again["parent_id"], again["diff"]) == (job_id, [])
     cloned = mhpo("clone", again["id"], "optimizer.lr=2e-5", "name=second try", "--url", url).stdout.splitlines()
@@ -91,7 +91,7 @@ def test_follow_ends_with_the_job(url: str, spec: dict[str, Any], tmp_path: Path
 
     def cancel_when_there() -> None:
         while not cancelled:
-            cancelled.extend(job["id"] for job in json.loads(mhpo("jobs", "--status", "queued", "--url", url, "--json").stdout))
+            cancelled.extend(mhpo("jobs", "--status", "queued", "--url", url, "--quiet").stdout.split())
         mhpo("cancel", cancelled[0], "--url", url)
 
     canceller = threading.Thread(target=cancel_when_there)
@@ -104,7 +104,10 @@ def test_follow_ends_with_the_job(url: str, spec: dict[str, Any], tmp_path: Path
     assert lines[0]["status"] == "queued"
     assert lines[-1]["id"] == cancelled[0]
     assert lines[-1]["status"] == "cancelled"
-    assert {line["object"] for line in lines} == {"job", "event"}
+    assert lines[-1]["spec"]["name"] == "sums"
+    assert {line["object"] for line in lines} == {"job", "job.status", "event"}
+    events = [line["data"]["status"] for line in lines if line["object"] == "event"]
+    assert events == ["queued", "cancelled"]
 
 
 @pytest.mark.parametrize(
@@ -146,14 +149,14 @@ def test_a_spec_that_cannot_be_read(tmp_path: Path, name: str, text: str | None,
 
 def test_no_job_yet(url: str) -> None:
     assert mhpo("jobs", "--url", url).stdout == "no job yet; submit one: mhpo submit examples/first-run.toml\n"
-    assert mhpo("jobs", "--url", url, "--json").stdout == "[]\n"
+    assert mhpo("jobs", "--url", url, "--json").stdout == ""
 
 
-@pytest.mark.parametrize("command", [("watch",), ("cancel",), ("pause",), ("plot",)])
+@pytest.mark.parametrize("command", [("watch",), ("pause",), ("plot",), ("logs", "--follow")])
 def test_an_unknown_job(url: str, command: tuple[str, ...]) -> None:
     refused = mhpo(*command, "job-nowhere", "--url", url)
 
-    assert (refused.returncode, refused.stderr) == (4, "mhpo: no job has the id 'job-nowhere'\n")
+    assert (refused.returncode, refused.stderr) == (6, "mhpo: no job has the id 'job-nowhere'; `mhpo jobs` lists them\n")
 
 
 def test_an_unknown_status(url: str) -> None:
@@ -196,7 +199,7 @@ def other_service() -> Iterator[str]:
 def test_an_answer_that_is_not_the_services(other_service: str) -> None:
     refused = mhpo("jobs", "--url", f"{other_service}/502")
 
-    assert refused.returncode == 4
+    assert refused.returncode == 5
     assert refused.stderr == f"mhpo: {other_service}/502/v1/jobs?limit=100 answered 502 Bad Gateway: <html>a page</html>\n"
 
     unheard_of = mhpo("jobs", "--url", f"{other_service}/520")
@@ -211,7 +214,7 @@ def test_a_metric_that_is_not_there(url: str, spec: dict[str, Any], tmp_path: Pa
     job_id = mhpo("submit", written(tmp_path, spec), "--url", url).stdout.split()[0]
     refused = mhpo("plot", job_id, "--metric", metric, "--url", url)
 
-    assert (refused.returncode, refused.stderr) == (1, f"mhpo: {job_id} has no metric {metric!r}; it has: no metric yet\n")
+    assert (refused.returncode, refused.stderr) == (6, f"mhpo: {job_id} has no metric {metric!r}; it has: no metric yet\n")
 
 
 def test_a_reason_of_many_lines_is_one_line_in_the_list(url: str, spec: dict[str, Any], tmp_path: Path) -> None:
@@ -228,14 +231,14 @@ def test_a_reason_of_many_lines_is_one_line_in_the_list(url: str, spec: dict[str
 def test_a_setting_that_is_no_number() -> None:
     refused = mhpo("up", MHPO_PORT="eighty")
 
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     assert refused.stderr.startswith("mhpo: MHPO_PORT: Input should be a valid integer")
 
 
 def test_heartbeats_that_come_too_seldom_to_keep_a_lease() -> None:
     refused = mhpo("up", MHPO_LEASE_SECONDS="15", MHPO_HEARTBEAT_SECONDS="8")
 
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     assert refused.stderr.startswith("mhpo: MHPO_HEARTBEAT_SECONDS: must be at most half of MHPO_LEASE_SECONDS")
 
 

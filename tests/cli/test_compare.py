@@ -56,6 +56,7 @@ def test_rows_of_ones_own_are_added_and_listed(url: str, tmp_path: Path) -> None
     assert listed[0].split() == ["name", "rows", "from", "samples", "grader", "licence"]
     assert listed[-1].split()[0] == "own"
     assert {
-        one["name"]: one["sampling"]["samples"] for one in json.loads(mhpo("benchmarks", "list", "--json", "--url", url).stdout)
+        one["name"]: one["sampling"]["samples"]
+        for one in map(json.loads, mhpo("benchmarks", "list", "--json", "--url", url).stdout.splitlines())
     }["own"] == 4
     assert mhpo("benchmarks", "add", "own", str(tmp_path / "absent.jsonl"), "--url", url).returncode == 4

@@ -3,7 +3,7 @@
 import pytest
 
 from cli.curves import chart, sparkline
-from cli.view import duration
+from cli.words import duration
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_block() -> None:

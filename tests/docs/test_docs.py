@@ -21,6 +21,37 @@ def test_the_algorithms_reference_is_current() -> None:
     )
 
 
+def test_the_terminal_reference_is_current() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "terminal_reference.py"))
+    assert (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8") == script["reference"](), (
+        "run .venv/bin/python scripts/terminal_reference.py"
+    )
+
+
+def test_every_command_that_is_told_of_exists() -> None:
+    """Each `mhpo ...` in the documents, the page's words and the commands' own messages."""
+    script = runpy.run_path(str(ROOT / "scripts" / "terminal_reference.py"))
+    known = {
+        tuple(usage.split()[1:3])
+        for rows in script["panels"]().values()
+        for usage in re.findall(r"^\| `([^`]*)`", "\n".join(rows), re.M)
+    }
+    words = {first for first, *_ in known}
+    groups = {first for first, *rest in known if rest and rest[0].islower()}
+    told = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", *(ROOT / "cli").glob("*.py"), *(ROOT / "api").glob("*.py")]
+    for file in told:
+        for first, second in re.findall(r"[`/ ]mhpo ([a-z]+)(?: ([a-z]+)\b)?", _code(file)):
+            assert first in words, f"{file.name} tells of `mhpo {first}`"
+            assert first not in groups or not second or (first, second) in known, f"{file.name}: `mhpo {first} {second}`"
+
+
+def _code(file: Path) -> str:
+    """What stands in backticks: spans, and blocks of a shell."""
+    text = file.read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh)?\n(.*?)```", text, re.DOTALL) if file.suffix == ".md" else []
+    return "\n".join([*blocks, *re.findall(r"`[^`\n]+`", text)])
+
+
 def test_every_metric_of_a_step_is_explained() -> None:
     """docs/metrics.md names each metric that the trainer writes."""
     explained = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")

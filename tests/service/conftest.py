@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,18 @@ PATIENCE = 240.0
 
 Spec = dict[str, Any]
 StartWorker = Callable[..., subprocess.Popen[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A job that a worker is training."""
+
+    worker: subprocess.Popen[bytes]
+    job_id: str
+    folder: Path
+
+
+Train = Callable[..., Training]
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +107,19 @@ def start_worker(record: Settings, tmp_path: Path) -> Iterator[StartWorker]:
         yield start
 
 
+@pytest.fixture
+def train(http: httpx.Client, start_worker: StartWorker, record: Settings) -> Train:
+    """Starts a worker and submits a job; returns once the job is beyond step `beyond`, still running."""
+
+    def start(spec: Spec, beyond: int, name: str = "first", **environment: str) -> Training:
+        worker = start_worker(name, **environment)
+        job_id = submit(http, spec)
+        wait_until(lambda: recorded_steps(http, job_id) > beyond, PATIENCE)
+        return Training(worker, job_id, record.run_folder(job_id))
+
+    return start
+
+
 def submit(http: httpx.Client, spec: Spec) -> str:
     answer = http.post("/v1/jobs", json=spec)
     assert answer.status_code == 201, answer.text
@@ -125,8 +151,19 @@ def uninterrupted(http: httpx.Client, spec: Spec, record: Settings) -> dict[int,
 
 def statuses(http: httpx.Client, job_id: str) -> list[str]:
     """The statuses that the job's events tell of, in their order."""
-    events = http.get(f"/v1/jobs/{job_id}/events?limit=1000").json()["data"]
-    return [event["data"]["status"] for event in events if event["type"] == "status"]
+    return [event["data"]["status"] for event in events(http, job_id) if event["type"] == "status"]
+
+
+def events(http: httpx.Client, job_id: str) -> list[Any]:
+    found: list[Any] = []
+    while page := http.get(f"/v1/jobs/{job_id}/events?limit=1000&after={found[-1]['id'] if found else 0}").json()["data"]:
+        found += page
+    return found
+
+
+def resumed_at(http: httpx.Client, job_id: str) -> list[int]:
+    """The steps that attempts went on from."""
+    return [event["step"] for event in events(http, job_id) if event["type"] == "resumed"]
 
 
 def recorded_steps(http: httpx.Client, job_id: str) -> int:

@@ -3,7 +3,6 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -19,10 +18,12 @@ from tests.service.conftest import (
     PATIENCE,
     Spec,
     StartWorker,
+    Train,
     curves,
     gone,
     job,
     recorded_steps,
+    resumed_at,
     run_processes,
     statuses,
     submit,
@@ -37,13 +38,6 @@ pytestmark = pytest.mark.slow
 def long(spec: Spec) -> Spec:
     """Some seconds of training between the first checkpoint and the last step."""
     return {**spec, "steps": 120, "checkpoints": {"every": 20}}
-
-
-def resumed_at(http: httpx.Client, job_id: str) -> list[int]:
-    events: list[Any] = []
-    while page := http.get(f"/v1/jobs/{job_id}/events?limit=1000&after={events[-1]['id'] if events else 0}").json()["data"]:
-        events += page
-    return [event["step"] for event in events if event["type"] == "resumed"]
 
 
 def trainer(http: httpx.Client, record: Settings, job_id: str, attempt: int) -> psutil.Process:
@@ -65,12 +59,10 @@ def last_complete_checkpoint(folder: Path) -> int:
 
 
 def test_a_worker_killed_in_mid_run_leaves_no_process_and_its_job_resumes(
-    http: httpx.Client, start_worker: StartWorker, long: Spec, record: Settings
+    http: httpx.Client, train: Train, start_worker: StartWorker, long: Spec, record: Settings
 ) -> None:
-    worker = start_worker("first")
-    job_id = submit(http, long)
-    folder = record.run_folder(job_id)
-    wait_until(lambda: recorded_steps(http, job_id) > 50, PATIENCE)
+    run = train(long, beyond=50)
+    worker, job_id, folder = run.worker, run.job_id, run.folder
     processes = [*run_processes(folder), *psutil.Process(worker.pid).children(recursive=True)]
     assert len(set(processes)) >= 3, "at least a pool child, the trainer and its grader pool"
     worker.kill()
@@ -88,12 +80,10 @@ def test_a_worker_killed_in_mid_run_leaves_no_process_and_its_job_resumes(
 
 
 def test_sigterm_of_a_worker_saves_and_requeues_and_the_next_worker_finishes(
-    http: httpx.Client, start_worker: StartWorker, long: Spec, record: Settings
+    http: httpx.Client, train: Train, start_worker: StartWorker, long: Spec, record: Settings
 ) -> None:
-    worker = start_worker("first")
-    job_id = submit(http, long)
-    folder = record.run_folder(job_id)
-    wait_until(lambda: recorded_steps(http, job_id) > 25, PATIENCE)
+    run = train(long, beyond=25)
+    worker, job_id, folder = run.worker, run.job_id, run.folder
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     waiting = job(http, job_id)

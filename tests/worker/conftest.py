@@ -4,10 +4,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from api.settings import Settings, settings
+from tests.worker.jobs import work
 from worker.process import Child
 
 Eventually = Callable[[Callable[[], object]], None]
@@ -39,3 +42,20 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Child]]:
     yield run
     for child in children:
         child.reap()
+
+
+@pytest.fixture
+def quick(record: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """An empty record, and clocks short enough to wait for."""
+    for name, value in {"LEASE_SECONDS": "4", "HEARTBEAT_SECONDS": "0.2", "CANCEL_GRACE_SECONDS": "1"}.items():
+        monkeypatch.setenv(f"MHPO_{name}", value)
+    settings.cache_clear()
+    yield settings()
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def background() -> Iterator[Callable[[str], Future[None]]]:
+    with ThreadPoolExecutor(4) as pool:
+        yield lambda job_id: pool.submit(work, job_id)

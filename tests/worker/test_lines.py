@@ -43,6 +43,7 @@ def test_no_file_has_no_lines(tmp_path: Path) -> None:
         ("[]", "dictionary"),
         ('{"step": 3, "time": 1e300, "metrics": {}}', "time"),
         ("\xff", "decode"),
+        ("[" * 50_000, "recursion"),
     ],
 )
 def test_a_bad_line_is_skipped_named_and_not_read_again(tmp_path: Path, line: str, reason: str) -> None:

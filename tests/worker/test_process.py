@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from worker import devices
 from worker.process import Child
 
 Start = Callable[[str], Child]
@@ -105,7 +106,8 @@ def test_a_child_takes_the_place_of_an_older_one_with_its_mark(tmp_path: Path, s
     mark = psutil.Process(family[0]).environ()["MHPO_CHILD"]
     newer = Child.start(mark, [sys.executable, "-c", SLEEP], tmp_path / "log", os.environ)
     assert not [pid for pid in [older.pid, *family] if alive(pid)]
-    assert alive(newer.pid)
+    older.reap()  # by a worker that was frozen meanwhile
+    assert alive(newer.pid), "a worker ends its own child only"
     newer.reap()
 
 
@@ -139,3 +141,20 @@ def test_reap_may_be_called_again(start: Start, eventually: Eventually) -> None:
     child = start("import sys; sys.exit(3)")
     eventually(child.ended)
     assert (child.reap(), child.reap()) == (3, 3)
+
+
+def test_a_leased_gpu_is_cleared_of_whoever_had_it_before(tmp_path: Path, eventually: Eventually) -> None:
+    """A worker that hangs keeps a trainer at work whose lease is over, and which nobody can ask to stop."""
+
+    def child(mark: str, *leased: int) -> Child:
+        environment = {**os.environ, **devices.environment(leased, str(tmp_path), None)}
+        return Child.start(mark, [sys.executable, "-c", SLEEP], tmp_path / "log", environment)
+
+    first, other = child("job-1", 0, 1), child("job-2", 2)
+    third = child("job-3", 1)
+    eventually(first.ended)
+    assert first.reap() == -signal.SIGKILL
+    for kept in (other, third):
+        assert not kept.ended()
+        kept.kill()
+        kept.reap()

@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,117 +13,31 @@ import pytest
 from sqlalchemy import select, text, update
 
 from api.database import engine, transaction
-from api.models import Checkpoint, Evaluation, Event, Job, Sample, Status, StepMetrics
-from api.record import Claim, LeaseLostError, claim_job, create_job, reap, request_cancel, request_pause
+from api.models import Checkpoint, Evaluation, Job, Sample, Status
+from api.record import LeaseLostError, reap, request_cancel, request_pause
 from api.settings import Settings, settings
 from cli.embedded import Servers
 from tests.conftest import wait_until
-from worker.fence import now
-from worker.supervisor import Run, supervise
-from worker.tail import RunTail
-
-PROGRAM = "tests.worker.program"
-Act = dict[str, Any]
-FOREVER: Act = {"sleep": 600}
-SUCCEEDED = {"status": "succeeded", "fault": None, "code": "succeeded", "message": "done", "step": 2}
-END: list[Act] = [{"result": SUCCEEDED}, {"exit": 0}]
-STOPPED: list[Act] = [{"result": {**SUCCEEDED, "status": "stopped"}}, {"exit": 75}]
-
-
-def failed(fault: str, code: str, message: str) -> Act:
-    return {"status": "failed", "fault": fault, "code": code, "message": message, "step": 1}
-
-
-def metrics(*steps: int, reward: float = 0.5) -> str:
-    return "".join(json.dumps({"step": s, "time": 1760000000.0, "metrics": {"reward": reward}}) + "\n" for s in steps)
-
-
-def event(kind: str, **data: Any) -> str:
-    line = {"time": 1760000000.0, "step": 2, "level": "info", "type": kind, "message": kind, "data": data}
-    return json.dumps(line) + "\n"
-
-
-def sample(problem: str) -> str:
-    completion = {"text": "a\x00b", "reward": 1.0}
-    line = {"step": 1, "problem_id": problem, "prompt": "1+1=", "answer": "2", "completions": [completion]}
-    return json.dumps(line) + "\n"
-
-
-@pytest.fixture
-def quick(record: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """An empty record, and clocks short enough to wait for."""
-    for name, value in {"LEASE_SECONDS": "4", "HEARTBEAT_SECONDS": "0.2", "CANCEL_GRACE_SECONDS": "1"}.items():
-        monkeypatch.setenv(f"MHPO_{name}", value)
-    settings.cache_clear()
-    yield settings()
-    monkeypatch.undo()
-    settings.cache_clear()
-
-
-def queue_job(acts: list[Act], on_term: Any = None, benchmarks: bool = False) -> str:
-    evaluation = {"model": {"path": "base", "revision": None}} if benchmarks else None
-    spec = {
-        "name": None,
-        "priority": 0,
-        "steps": 2,
-        "checkpoints": {"every": 2},
-        "evaluation": {"every": None, "base": True},
-        "acts": acts,
-        "on_term": on_term,
-    }
-    with transaction() as session:
-        return create_job(session, spec, spec, evaluation)
-
-
-def claimed(job_id: str) -> Claim:
-    with transaction() as session:
-        claim = claim_job(session, job_id, "test")
-    assert claim is not None
-    return claim
-
-
-def work(job_id: str) -> None:
-    """What the task does with a queued job."""
-    claim = claimed(job_id)
-    folder = settings().run_folder(job_id)
-    supervise(Run(claim, PROGRAM, folder, RunTail(claim, folder).feed), now() + settings().lease_seconds)
-
-
-@pytest.fixture
-def background() -> Iterator[Callable[[str], Future[None]]]:
-    with ThreadPoolExecutor(4) as pool:
-        yield lambda job_id: pool.submit(work, job_id)
-
-
-def job(job_id: str) -> Job:
-    with transaction() as session:
-        return session.scalars(select(Job).where(Job.id == job_id)).one()
-
-
-def rewards(job_id: str) -> dict[tuple[int, int], float]:
-    """(attempt, step) -> reward"""
-    with transaction() as session:
-        rows = session.scalars(select(StepMetrics).where(StepMetrics.job_id == job_id)).all()
-    return {(row.attempt, row.step): row.metrics["reward"] for row in rows}
-
-
-def events(job_id: str, kind: str) -> list[Event]:
-    with transaction() as session:
-        return list(session.scalars(select(Event).where(Event.job_id == job_id, Event.type == kind).order_by(Event.id)))
-
-
-def statuses(job_id: str) -> list[str]:
-    return [event.data["status"] for event in events(job_id, "status")]
-
-
-def processes(job_id: str) -> list[psutil.Process]:
-    """The live processes of a job, found by its folder in their command line."""
-    folder = str(settings().run_folder(job_id))
-    return [
-        process
-        for process in psutil.process_iter(["cmdline", "status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(folder in part for part in process.info["cmdline"] or ())
-    ]
+from tests.worker.jobs import (
+    END,
+    FOREVER,
+    PROGRAM,
+    STOPPED,
+    SUCCEEDED,
+    Act,
+    claimed,
+    event,
+    events,
+    failed,
+    job,
+    metrics,
+    processes,
+    queue_job,
+    rewards,
+    sample,
+    statuses,
+    work,
+)
 
 
 def test_everything_that_a_run_writes_is_recorded(quick: Settings) -> None:
@@ -179,6 +93,12 @@ def test_lines_appear_while_the_run_goes_on(quick: Settings, background: Callabl
     [
         ([{"result": failed("user", "bad_data", "Row 3.")}, {"exit": 78}], Status.FAILED, ("bad_data", "user", "Row 3.")),
         ([{"result": failed("system", "nan", "NaN.")}, {"exit": 70}], Status.FAILED, ("nan", "system", "NaN.")),
+        (
+            [{"result": failed("infra", "disk_full", "No room.")}, {"exit": 74}],
+            Status.QUEUED,
+            ("disk_full", "infra", "No room."),
+        ),
+        ([{"say": "No space left"}, {"exit": 74}], Status.QUEUED, ("disk_full", "infra", "No space left")),
         ([{"say": "Traceback: oh"}, {"exit": 70}], Status.FAILED, (f"{PROGRAM}_error", "system", "oh")),
         (
             [{"say": "O"}, {"signal": "SIGKILL"}],

@@ -45,7 +45,8 @@ async function send(path, options) {
 export async function get(path, parameters = {}, signal = undefined) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
-    if (value !== null && value !== undefined && value !== "") query.set(name, value);
+    if (Array.isArray(value)) value.forEach((each) => query.append(name, each));
+    else if (value !== null && value !== undefined && value !== "") query.set(name, value);
   }
   const text = query.toString();
   return (await send(text ? `${path}?${text}` : path, { headers: headers(), signal })).json();
@@ -55,6 +56,14 @@ export async function post(path, body = undefined, more = {}, signal = undefined
   const json = body === undefined ? {} : { "content-type": "application/json" };
   const options = { method: "POST", headers: headers({ ...json, ...more }), body: body && JSON.stringify(body), signal };
   return (await send(path, options)).json();
+}
+
+/** A file, as OpenAI's API takes it. */
+export async function upload(path, file) {
+  const body = new FormData();
+  body.append("purpose", "fine-tune");
+  body.append("file", file);
+  return (await send(path, { method: "POST", headers: headers(), body })).json();
 }
 
 const SILENT_MS = 40_000; // the stream says something every 15 s

@@ -1,6 +1,6 @@
 // One panel: curves of a run with their bands, drawn by uPlot, and what can be done with them.
 
-import { download, h } from "./dom.js";
+import { download, h, whenSeen } from "./dom.js";
 import { number } from "./words.js";
 
 const HEIGHT = 190;
@@ -43,11 +43,11 @@ export class Panel {
   constructor(definition, curves, view, zoomed) {
     Object.assign(this, { definition, curves, view, zoomed });
     this.plot = null;
-    this.drawing = h("div", { class: "drawing", role: "img" });
-    this.legend = h("ul", { class: "legend" });
+    this.drawing = h("div", { class: "drawing", role: "img", "aria-label": `${definition.title}: nothing is drawn yet`, tabindex: 0, onkeydown: (event) => this.key(event), onblur: () => this.look(null) });
+    this.legend = h("ul", { class: "legend" }, h("li", {}, "Loading…"));
     this.element = h(
       "section",
-      { class: definition.wide ? "panel wide" : "panel", "aria-label": definition.title, data: { panel: definition.title } },
+      { class: definition.wide ? "panel wide" : "panel", "aria-label": definition.title, tabindex: -1, data: { panel: definition.title } },
       h(
         "header",
         {},
@@ -64,14 +64,21 @@ export class Panel {
       this.legend,
     );
     new ResizeObserver(() => this.resize()).observe(this.drawing);
+    whenSeen(this.element, () => this.curves.want(this.names));
   }
 
   get series() {
     return this.definition.series.filter((one) => this.curves.of(one.name).length);
   }
 
+  /** Every metric that is drawn here. */
+  get names() {
+    return this.definition.series.flatMap((one) => [one.name, ...(one.band ?? []), ...(one.spread ? [one.spread] : [])]);
+  }
+
+  /** Whether the run has nothing for this panel, or nothing is known of it yet. */
   get isEmpty() {
-    return this.series.length === 0;
+    return !this.definition.series.some((one) => this.curves.has(one.name));
   }
 
   /** Columns that all curves share: x, and of each curve what is drawn. */
@@ -89,13 +96,14 @@ export class Panel {
 
   draw() {
     this.element.hidden = this.isEmpty;
-    if (this.isEmpty || !window.uPlot || this.drawing.clientWidth === 0) return;
+    if (!this.series.length || !window.uPlot || this.drawing.clientWidth === 0) return;
     const { lines, bands, data } = this.plan();
     const shape = JSON.stringify([lines.map((line) => line.key), this.view]);
     if (this.plot && shape === this.shape) this.plot.setData(data);
     else this.build(lines, bands, data);
     this.shape = shape;
-    this.tell();
+    this.tell(this.plot.cursor.idx ?? null);
+    this.describe();
   }
 
   /** What is drawn: line by line, the bands between lines, and the data of both. */
@@ -126,6 +134,10 @@ export class Panel {
       if (low) {
         const top = add(`${one.name} high`, high, { index, hidden: true });
         bands.push({ series: [top, add(`${one.name} low`, low, { index, hidden: true })], fill: colour(index, 0.13) });
+      }
+      if (one.dotted) {
+        add(one.name, raw, { label: one.label, index, width: 1.8, dotted: true });
+        return;
       }
       if (this.view.smoothing) add(`${one.name} raw`, raw, { index, faint: true });
       add(one.name, smooth(raw, this.view.smoothing), { label: one.label, index, width: 1.8 });
@@ -184,6 +196,26 @@ export class Panel {
     this.zoomed(from, to);
   }
 
+  /** Arrows move the cursor, + and - zoom at it; the legend says what is there. */
+  key(event) {
+    const last = (this.plot?.data[0].length ?? 0) - 1;
+    const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity }[event.key];
+    if (last < 0 || !(by || event.key === "+" || event.key === "-")) return;
+    event.preventDefault();
+    if (by) return this.look(Math.min(last, Math.max(0, (this.plot.cursor.idx ?? last) + by)));
+    if (event.key === "-") return this.zoomed(null);
+    const x = this.plot.data[0];
+    const [at, half] = [x[this.plot.cursor.idx ?? last], (x[last] - x[0]) / 4];
+    this.zoomed(at - half, at + half);
+  }
+
+  /** Put the cursor of all panels on a point; null: nowhere. */
+  look(index) {
+    if (!this.plot) return;
+    const left = index === null ? -10 : this.plot.valToPos(this.plot.data[0][index], "x");
+    this.plot.setCursor({ left, top: index === null ? -10 : 10 }, true, true); // and tell the other panels
+  }
+
   /** The legend, with the values under the cursor or the last ones. */
   tell(index = null) {
     const { x, steps, column } = this.columns();
@@ -195,12 +227,15 @@ export class Panel {
       return h("li", {}, mark, h("span", {}, one.label), h("b", {}, number(value ?? null)));
     });
     this.legend.replaceChildren(h("li", { class: "at" }, index === null ? `step ${number(steps.at(-1))}` : `at step ${number(steps[at] ?? null)}`), ...items);
-    if (index === null) {
-      const words = this.series.map((one) => `${one.label} ${number(this.curves.last(one.name))}`);
-      this.drawing.setAttribute("aria-label", `${this.definition.title} up to step ${steps.at(-1)}: ${words.join(", ")}`);
-      this.drawing.dataset.lastStep = steps.at(-1);
-      this.drawing.dataset.points = steps.length;
-    }
+  }
+
+  /** For who cannot see the drawing. */
+  describe() {
+    const { steps } = this.columns();
+    const words = this.series.map((one) => `${one.label} ${number(this.curves.last(one.name))}`);
+    this.drawing.setAttribute("aria-label", `${this.definition.title} up to step ${steps.at(-1)}: ${words.join(", ")}`);
+    this.drawing.dataset.lastStep = steps.at(-1);
+    this.drawing.dataset.points = steps.length;
   }
 
   resize() {
@@ -250,7 +285,7 @@ function drawn(line) {
   if (line.points) return { stroke, width: 0, paths: () => null, points: { show: true, size: 8, fill: stroke, width: 0 } };
   if (line.faint) return { stroke: colour(line.index, 0.28), width: 1, points: { show: false }, spanGaps: true };
   if (line.fill) return { stroke: "transparent", width: 0, fill: stroke, points: { show: false }, spanGaps: true };
-  return { stroke, width: line.width, spanGaps: true, points: { show: (plot) => plot.data[0].length < 3, size: 6, fill: stroke } };
+  return { stroke, width: line.width, spanGaps: true, points: { show: (plot) => line.dotted || plot.data[0].length < 3, size: 6, fill: stroke } };
 }
 
 /** A little air above and below; a flat curve lies in the middle. */

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { Panel, uplot } from "./chart.js";
 import { Curves } from "./curves.js";
 import { fill, h, notice } from "./dom.js";
-import { Evaluations } from "./results.js";
+import { Evaluations, percent } from "./results.js";
 import { number, statusTone, statusWord } from "./words.js";
 
 const LOOK_MS = 8000;
@@ -39,6 +39,7 @@ export async function show(main) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => panels.forEach((panel) => panel.restyle()));
   const scores = jobs.map((job) => new Evaluations(job));
   const state = h("div", {});
+  const report = h("div", { id: "report", class: "card scroll" }, h("p", { class: "quiet" }, "Loading…"));
   const list = h("ul", { class: "compared" });
   fill(
     main,
@@ -50,13 +51,14 @@ export async function show(main) {
     h("h2", {}, "Where their specs differ"),
     differences(jobs),
     h("h2", {}, "Scores"),
+    report,
     jobs.map((job, i) => [h("h3", {}, label(job, i)), scores[i].element]),
   );
   const look = async () => {
     try {
       const now = await Promise.all(ids.map((id) => get(`/v1/jobs/${id}`)));
       fill(list, now.map(summary));
-      await Promise.all([runs.load(), ...scores.map((each) => each.load())]);
+      await Promise.all([runs.load(), versus(report, ids), ...scores.map((each) => each.load())]);
       fill(state, runs.isEmpty ? notice("", "None of these runs has done a step yet.") : null);
       draw();
     } catch (error) {
@@ -76,11 +78,43 @@ function summary(job, i) {
   return h("li", {}, h("i", { class: `mark curve-${(i % 6) + 1}` }), name, badge, progress);
 }
 
+/** The latest scored checkpoint of each run, and whether it differs from the first run's: paired by problem. */
+async function versus(element, ids) {
+  const { runs, benchmarks } = await get("/v1/compare", { jobs: ids.join() });
+  if (!benchmarks.length) return fill(element, h("p", { class: "quiet" }, "No checkpoint of these runs has been scored yet."));
+  const head = h("tr", {}, h("th", { scope: "col" }, "Benchmark"), runs.map((run, i) => h("th", { scope: "col" }, `${i + 1}. ${run.label}`)));
+  const rows = benchmarks.map((benchmark) => h("tr", {}, h("th", { scope: "row" }, benchmark.name), benchmark.cells.map(score)));
+  const help = "The latest scored checkpoint, its 95 % interval over problems, its gain over the model before training, and the difference to the first run: paired by problem (exact McNemar or a bootstrap), significant below p = 0.05.";
+  fill(element, h("table", { class: "scores" }, h("thead", {}, head), h("tbody", {}, rows)), h("p", { class: "quiet" }, help));
+}
+
+function score(cell) {
+  if (!cell) return h("td", { class: "quiet" }, "not scored yet");
+  const interval = ` (${percent(cell.ci_low)}–${percent(cell.ci_high)})`;
+  const lines = [difference("gain", cell.gain), difference("to the first", cell.versus_first), cell.not_comparable ? h("div", { class: "quiet" }, cell.not_comparable) : null];
+  return h("td", {}, h("b", {}, percent(cell.avg)), interval, lines);
+}
+
+function difference(what, told) {
+  if (!told) return null;
+  const sign = told.difference > 0 ? "+" : "";
+  const sure = told.significant ? h("b", { class: told.difference > 0 ? "good" : "bad" }, "significant") : "not significant";
+  return h("div", { class: "quiet" }, `${what} ${sign}${(told.difference * 100).toFixed(1)} points, p = ${number(told.p_value, 2)}: `, sure);
+}
+
 /** The curves of several jobs under names that tell them apart. */
 class Overlay {
   constructor(jobs) {
     const metrics = COMPARED.map(([, metric]) => metric);
     this.runs = new Map(jobs.map((job) => [job.id, new Curves(job.id, metrics, () => {})]));
+  }
+
+  /** All are read at once. */
+  want() {}
+
+  has(name) {
+    const [metric, id] = name.split(" of ");
+    return this.runs.get(id).has(metric);
   }
 
   get isEmpty() {

@@ -59,3 +59,13 @@ export function settled(milliseconds, work) {
     timer = setTimeout(() => work(...given), milliseconds);
   };
 }
+
+/** Call `work` once, as soon as `element` is near what is seen. */
+export function whenSeen(element, work) {
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    work();
+  }, { rootMargin: "120px" });
+  observer.observe(element);
+}

@@ -4,42 +4,51 @@ import { get } from "./api.js";
 import { fill, h } from "./dom.js";
 import { clock } from "./words.js";
 
-const SHOWN = 300;
+const SHOWN = 100; // at a time
 
 export class Events {
   constructor(job) {
     this.path = `/v1/jobs/${job.id}/events`;
     this.seen = new Map();
-    this.only = h("input", { type: "checkbox", id: "warnings-only", onchange: () => this.draw() });
+    this.oldest = null; // id from which on older ones are not read yet; null: none are left
+    this.begun = false;
+    this.only = h("input", { type: "checkbox", id: "warnings-only", onchange: () => this.load() });
     this.list = h("ol", { class: "events", tabindex: 0, "aria-label": "Events, newest first" });
-    this.element = h("div", { class: "card" }, h("label", {}, this.only, " warnings and errors only"), this.list);
+    this.older = h("button", { type: "button", class: "small", hidden: true, onclick: () => this.read() }, "Older events");
+    this.element = h("div", { class: "card" }, h("div", { class: "row" }, h("label", {}, this.only, " warnings and errors only"), this.older), this.list);
     fill(this.list, h("li", { class: "quiet" }, "Loading…"));
   }
 
   async load() {
+    this.begun = true;
+    this.oldest = null;
+    this.seen.clear();
+    await this.read();
+  }
+
+  /** The newest, or those before what is read already. */
+  async read() {
     try {
-      for (let after = 0, more = true; more; ) {
-        const page = await get(this.path, { after, limit: 1000 });
-        for (const event of page.data) this.seen.set(event.id, event);
-        after = page.data.at(-1)?.id ?? after;
-        more = page.has_more;
-      }
+      const page = await get(this.path, { order: "desc", limit: SHOWN, after: this.oldest, level: this.only.checked ? ["warn", "error"] : [] });
+      for (const event of page.data) this.seen.set(event.id, event);
+      this.oldest = page.data.at(-1)?.id ?? this.oldest;
+      this.older.hidden = !page.has_more;
       this.draw();
     } catch (error) {
       fill(this.list, h("li", { class: "bad" }, `Events could not be read: ${error.message}`));
     }
   }
 
+  /** One of the stream; before anything is read there is no need of it. */
   add(event) {
+    if (!this.begun || (this.only.checked && event.level === "info")) return;
     this.seen.set(event.id, event);
     this.draw();
   }
 
   draw() {
-    const events = [...this.seen.values()].filter((event) => !this.only.checked || event.level !== "info").sort((a, b) => b.id - a.id);
-    const rows = events.slice(0, SHOWN).map(row);
-    const left = events.length > SHOWN ? h("li", { class: "quiet" }, `and ${events.length - SHOWN} older ones`) : null;
-    fill(this.list, rows.length ? rows : h("li", { class: "quiet" }, this.only.checked ? "No warnings." : "Nothing has happened yet."), left);
+    const rows = [...this.seen.values()].sort((a, b) => b.id - a.id).map(row);
+    fill(this.list, rows.length ? rows : h("li", { class: "quiet" }, this.only.checked ? "No warnings." : "Nothing has happened yet."));
   }
 }
 

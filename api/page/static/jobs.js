@@ -19,13 +19,30 @@ export function show(main) {
   new Jobs(main);
 }
 
+/** Columns of the table: what it is sorted by (null: not at all), and in which direction first. */
+const COLUMNS = [
+  ["Job", (job) => (job.name ?? job.id).toLowerCase(), 1],
+  ["State", (job) => STATUSES.findIndex(([status]) => status === job.status), 1],
+  ["Progress", (job) => job.step / job.steps, -1],
+  ["Reward", (job, curve) => curve?.reward.findLast((value) => value !== null) ?? -Infinity, -1],
+  ["Device", (job) => `${job.spec.resources.device} ${job.worker ?? ""}`, 1],
+  ["Attempt", (job) => job.attempt, -1],
+  ["Age", (job) => -Date.parse(job.created_at), 1],
+  ["", null, 1],
+];
+
 class Jobs {
   constructor(main) {
     this.jobs = [];
     this.picked = new Set(); // ids of the jobs to compare
     this.curves = new Map(); // job id -> {step, reward, pace}
-    this.status = h("select", { id: "status-filter", onchange: () => this.reload() }, h("option", { value: "" }, "all states"), STATUSES.map(([value, label]) => h("option", { value }, label)));
+    this.rows = new Map(); // job id -> Row
+    this.order = null; // {column, direction}; null: newest first, as the service gives them
+    this.status = h("select", { id: "status-filter", "aria-label": "State", onchange: () => this.reload() }, h("option", { value: "" }, "all states"), STATUSES.map(([value, label]) => h("option", { value }, label)));
     this.search = h("input", { type: "search", id: "search", placeholder: "name, model, algorithm", "aria-label": "Search", oninput: settled(100, () => this.draw()) });
+    this.heads = COLUMNS.map(([name, by], column) => h("th", { scope: "col" }, by ? h("button", { type: "button", class: "sort", onclick: () => this.sort(column) }, name) : h("span", { class: "unseen" }, "Actions")));
+    this.lines = h("tbody", {});
+    this.table = h("table", { class: "jobs" }, h("thead", {}, h("tr", {}, this.heads)), this.lines);
     this.body = h("div", { class: "card scroll" }, h("p", { class: "quiet", role: "status" }, "Loading jobs…"));
     this.compare = h("a", { class: "button", hidden: true });
     this.state = h("div", {});
@@ -67,11 +84,15 @@ class Jobs {
   }
 
   async older() {
-    const page = await get("/v1/jobs", { limit: PAGE, status: this.status.value, after: this.jobs.at(-1).id });
-    this.jobs.push(...page.data);
-    this.hasMore = page.has_more;
-    this.draw();
-    await this.lookAtCurves();
+    try {
+      const page = await get("/v1/jobs", { limit: PAGE, status: this.status.value, after: this.jobs.at(-1).id });
+      this.jobs.push(...page.data);
+      this.hasMore = page.has_more;
+      this.draw();
+      await this.lookAtCurves();
+    } catch (error) {
+      fill(this.state, notice("bad", `Older jobs could not be read: ${error.message}`));
+    }
   }
 
   /** Reward curves of the jobs that have moved on. */
@@ -86,10 +107,22 @@ class Jobs {
     }
   }
 
+  sort(column) {
+    const [, , first] = COLUMNS[column];
+    const turned = this.order?.column === column;
+    if (turned && this.order.direction !== first) this.order = null;
+    else this.order = { column, direction: turned ? -first : first };
+    this.draw();
+  }
+
   shown() {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const text = (job) => [job.name, job.id, job.spec.model.path, job.spec.dataset.path, job.spec.algorithm.type, job.status].join(" ").toLowerCase();
-    return this.jobs.filter((job) => words.every((word) => text(job).includes(word)));
+    const jobs = this.jobs.filter((job) => words.every((word) => text(job).includes(word)));
+    if (!this.order) return jobs;
+    const by = (job) => COLUMNS[this.order.column][1](job, this.curves.get(job.id));
+    const compared = (one, other) => (by(one) < by(other) ? -1 : by(one) > by(other) ? 1 : 0);
+    return jobs.sort((one, other) => this.order.direction * compared(one, other));
   }
 
   draw() {
@@ -97,11 +130,20 @@ class Jobs {
     this.more.hidden = !this.hasMore;
     if (!this.jobs.length && !this.status.value) return fill(this.body, start());
     if (!jobs.length) return fill(this.body, h("p", { class: "quiet" }, "No job is like that."));
-    const names = ["Job", "State", "Progress", "Reward", "Attempt", "Age"];
-    const head = h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)));
-    const focused = document.activeElement?.id;
-    fill(this.body, h("table", { class: "jobs" }, h("thead", {}, head), h("tbody", {}, jobs.map((job) => this.row(job)))));
-    if (focused) document.getElementById(focused)?.focus(); // it was drawn anew under the reader's hands
+    this.heads.forEach((head, column) => {
+      const sorted = this.order?.column === column ? (this.order.direction > 0 ? "ascending" : "descending") : null;
+      if (sorted) head.setAttribute("aria-sort", sorted);
+      else head.removeAttribute("aria-sort");
+    });
+    const rows = jobs.map((job) => this.row(job));
+    const there = [...this.lines.children];
+    if (rows.length !== there.length || rows.some((row, i) => row !== there[i])) this.lines.replaceChildren(...rows);
+    if (!this.table.isConnected) fill(this.body, this.table);
+  }
+
+  row(job) {
+    if (!this.rows.has(job.id)) this.rows.set(job.id, new Row(job, this.picked.has(job.id), (is) => this.pick(job.id, is)));
+    return this.rows.get(job.id).show(job, this.curves.get(job.id));
   }
 
   pick(id, is) {
@@ -110,24 +152,48 @@ class Jobs {
     this.compare.href = `/compare?jobs=${[...this.picked].join()}`;
     this.compare.textContent = `Compare ${this.picked.size}`;
   }
+}
 
-  row(job) {
-    const curve = this.curves.get(job.id);
+/** A job's line. Only a cell whose content is another is made anew: what one is about to press stays where it is. */
+class Row {
+  constructor(job, picked, pick) {
+    const name = job.name ?? job.id;
+    const box = h("input", { type: "checkbox", id: `pick-${job.id}`, checked: picked, "aria-label": `Compare ${name}`, onchange: (event) => pick(event.target.checked) });
+    const what = h("span", { class: "quiet" }, `${job.spec.algorithm.type} · ${job.spec.model.path.split("/").at(-1)}`);
+    const head = h("th", { scope: "row", class: "name" }, box, h("a", { href: `/jobs/${job.id}` }, name), what);
+    const clone = h("td", { class: "clone" }, h("a", { href: `/jobs/new?from=${job.id}`, "aria-label": `Clone ${name}` }, "Clone"));
+    this.cells = Object.fromEntries(["state", "progress", "reward", "device", "attempt", "age"].map((cell) => [cell, h("td", { class: cell })]));
+    this.told = {};
+    this.element = h("tr", { data: { job: job.id } }, head, Object.values(this.cells), clone);
+  }
+
+  show(job, curve) {
     const running = !ENDED.includes(job.status);
     const left = running && curve?.pace ? `, ${duration(curve.pace * (job.steps - job.step))} left` : "";
-    const why = job.status_reason && job.status !== "succeeded" ? h("span", { class: "why quiet", title: job.status_reason.message }, job.status_reason.message) : null;
-    const pick = h("input", { type: "checkbox", id: `pick-${job.id}`, checked: this.picked.has(job.id), "aria-label": `Compare ${job.name ?? job.id}`, onchange: (event) => this.pick(job.id, event.target.checked) });
-    return h(
-      "tr",
-      { data: { job: job.id } },
-      h("th", { scope: "row", class: "name" }, pick, h("a", { id: `open-${job.id}`, href: `/jobs/${job.id}` }, job.name ?? job.id), h("span", { class: "quiet" }, `${job.spec.algorithm.type} · ${job.spec.model.path.split("/").at(-1)}`)),
-      h("td", {}, h("span", { class: `badge ${statusTone(job.status)}` }, statusWord(job.status), running && job.phase ? ` · ${phaseWord(job.phase)}` : ""), why),
-      h("td", {}, h("progress", { max: job.steps, value: job.step, "aria-label": "steps done" }), h("span", { class: "quiet" }, `${number(job.step)} of ${number(job.steps)}${left}`)),
-      h("td", {}, curve ? spark(curve.reward) : h("span", { class: "quiet" }, "–")),
-      h("td", {}, job.attempt || "–"),
-      h("td", {}, h("time", { datetime: job.created_at, title: clock(job.created_at) }, age(job.created_at))),
-    );
+    const progress = `${number(job.step)} of ${number(job.steps)}${left}`;
+    const phase = running && job.phase ? ` · ${phaseWord(job.phase)}` : "";
+    const why = job.status_reason && job.status !== "succeeded" ? job.status_reason.message : null;
+    this.put("state", [job.status, phase, why, job.warnings], () => state(job, phase, why));
+    this.put("progress", progress, () => [h("progress", { max: job.steps, value: job.step, "aria-label": "steps done" }), h("span", { class: "quiet" }, progress)]);
+    this.put("reward", curve?.reward, () => (curve ? spark(curve.reward) : h("span", { class: "quiet" }, "–")));
+    this.put("device", [job.spec.resources.device, job.worker], () => [job.spec.resources.device, job.worker ? h("span", { class: "quiet" }, ` · ${job.worker}`) : null]);
+    this.put("attempt", job.attempt, () => String(job.attempt || "–"));
+    this.put("age", age(job.created_at), () => h("time", { datetime: job.created_at, title: clock(job.created_at) }, age(job.created_at)));
+    return this.element;
   }
+
+  put(cell, content, make) {
+    const told = JSON.stringify(content ?? null);
+    if (this.told[cell] === told) return;
+    this.told[cell] = told;
+    fill(this.cells[cell], make());
+  }
+}
+
+function state(job, phase, why) {
+  const badge = h("span", { class: `badge ${statusTone(job.status)}` }, statusWord(job.status), phase);
+  const warned = job.warnings ? h("a", { class: "tag warn", href: `/jobs/${job.id}#warnings` }, job.warnings === 1 ? "1 warning" : `${number(job.warnings)} warnings`) : null;
+  return [badge, " ", warned, why ? h("span", { class: "why quiet", title: why }, why) : null];
 }
 
 /** A curve in the size of a word, with its last value. */

@@ -14,6 +14,7 @@ export class Log {
     this.end = 0; // byte behind the last line that is shown
     this.before = null;
     this.waiting = [];
+    this.begun = false;
     this.ready = false;
     this.component = h("select", { id: "component", onchange: () => this.load() }, h("option", {}, "trainer"));
     this.search = h("input", { type: "search", id: "log-search", placeholder: "search", oninput: settled(300, () => this.load()) });
@@ -33,6 +34,7 @@ export class Log {
   }
 
   async load() {
+    this.begun = true;
     this.ready = false;
     try {
       const log = await this.read(null);
@@ -70,6 +72,7 @@ export class Log {
 
   /** Text of the stream that ends at byte `end`; what is shown of it already is left out. */
   add(text, end) {
+    if (!this.begun) return;
     if (!this.ready) {
       this.waiting.push([text, end]);
       return;

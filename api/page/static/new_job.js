@@ -1,7 +1,10 @@
-// A new job: its spec as a form and as JSON, each in step with the other, checked by the service as one writes.
+// A new job: its spec as a form and as text, each in step with the other, checked by the service as one writes.
 
-import { get, key, post } from "./api.js";
+import { get, post } from "./api.js";
+import { curl, openai } from "./code.js";
+import { DatasetCard } from "./dataset.js";
 import { copyButton, fill, h, notice, settled } from "./dom.js";
+import { Editor } from "./editor.js";
 import { Form } from "./form.js";
 import { bytes, duration, number } from "./words.js";
 
@@ -21,41 +24,48 @@ class Maker {
     this.spec = spec;
     this.checkSoon = settled(350, () => this.check());
     this.sent = null; // {text, key}: the same spec sent again after a lost answer makes no second job
-    this.text = h("textarea", { id: "json", spellcheck: "false", "aria-label": "The job spec as JSON", oninput: () => this.typed() });
-    this.text.value = JSON.stringify(spec, null, 2);
+    this.editor = new Editor(spec, { spec: (read) => this.typed(read), unreadable: (message) => this.unreadable(message) });
+    this.dataset = new DatasetCard((id) => this.uploaded(id));
     this.verdict = h("div", { id: "verdict", class: "verdict", "aria-live": "polite" });
     this.send = h("button", { type: "button", class: "primary", onclick: () => this.submit() }, "Start the job");
     const { schemas } = description.components;
     this.form = new Form(schemas, schemas.JobSpec, (edited) => this.edited(edited));
     this.form.show(spec);
-    const heading = h("div", { class: "toolbar" }, h("h1", {}, parent ? `New job, from ${parent.name ?? parent.id}` : "New job"), copyButton("Copy as curl", () => this.curl()), this.send);
-    const side = h("div", { class: "side card" }, h("h2", {}, "The same as JSON"), this.text);
+    const codes = [copyButton("Copy as curl", () => curl(this.spec)), copyButton("Copy for OpenAI's client", () => openai(this.spec))];
+    const heading = h("div", { class: "toolbar" }, h("h1", {}, parent ? `New job, from ${parent.name ?? parent.id}` : "New job"), codes, this.send);
+    const side = h("div", { class: "side" }, h("section", { class: "card", "aria-label": "The same as text" }, h("h2", {}, "The same as text"), this.editor.element), this.dataset.element);
     this.element = h("div", {}, heading, this.verdict, h("div", { class: "maker" }, this.form.element, side));
   }
 
   edited(spec) {
     this.spec = structuredClone(spec);
-    this.text.value = JSON.stringify(spec, null, 2);
+    this.editor.show(spec);
     this.checkSoon();
   }
 
   /** Keep to what is written while it can be read. */
-  typed() {
-    try {
-      this.spec = JSON.parse(this.text.value);
-    } catch (error) {
-      this.send.disabled = true;
-      fill(this.verdict, notice("bad", `This is no JSON yet: ${error.message}`));
-      return;
-    }
-    const isObject = typeof this.spec === "object" && this.spec !== null && !Array.isArray(this.spec);
-    if (isObject) this.form.show(this.spec);
+  typed(spec) {
+    this.spec = spec;
+    const isObject = typeof spec === "object" && spec !== null && !Array.isArray(spec);
+    if (isObject) this.form.show(spec);
     this.checkSoon();
+  }
+
+  unreadable(message) {
+    this.checking?.abort();
+    this.send.disabled = true;
+    fill(this.verdict, notice("bad", message));
+  }
+
+  uploaded(id) {
+    this.edited({ ...this.spec, dataset: { ...this.spec.dataset, path: id } });
+    this.form.show(this.spec);
   }
 
   async check() {
     this.checking?.abort();
     const mine = (this.checking = new AbortController());
+    this.dataset.soon(this.spec?.dataset);
     try {
       const plan = await post("/v1/jobs/plan", this.spec, {}, mine.signal);
       this.send.disabled = false;
@@ -80,11 +90,6 @@ class Maker {
       this.send.disabled = false;
       fill(this.verdict, notice("bad", error.param ? h("b", {}, `${error.param}: `) : null, error.message));
     }
-  }
-
-  curl() {
-    const bearer = key() ? ' -H "authorization: Bearer $MHPO_API_KEY"' : "";
-    return `curl ${location.origin}/v1/jobs${bearer} -H "content-type: application/json" -d @- <<'EOF'\n${JSON.stringify(this.spec, null, 2)}\nEOF`;
   }
 }
 

@@ -138,9 +138,12 @@ export function panels(spec) {
   ];
 }
 
-/** Every metric that panels draw. */
-export function metricsOf(sections) {
-  const series = sections.flatMap((section) => section.panels.flatMap((panel) => panel.series));
-  const drawn = series.flatMap((one) => [one.name, ...(one.band ?? []), ...(one.spread ? [one.spread] : [])]);
-  return [...new Set(["step_time", ...drawn])];
+/** A panel for each benchmark that these metrics have a score of. */
+export function benchmarkPanels(names) {
+  const benchmarks = names.map((name) => /^eval\/(.+)\/avg$/.exec(name)?.[1]).filter(Boolean);
+  return benchmarks.map((name) => ({
+    title: `Benchmark ${name}`,
+    help: "avg@n of each scored checkpoint with its 95 % interval; step 0 is the model before training.",
+    series: [{ name: `eval/${name}/avg`, label: "avg@n", band: [`eval/${name}/ci_low`, `eval/${name}/ci_high`], dotted: true }],
+  }));
 }

@@ -12,6 +12,7 @@ export class Evaluations {
   }
 
   async load() {
+    this.begun = true;
     try {
       const { data } = await get(this.path);
       fill(this.element, data.length ? table(data) : h("p", { class: "quiet" }, this.nothing()));
@@ -63,7 +64,7 @@ function whisker(score, base) {
   return bar;
 }
 
-const percent = (share) => (share === undefined || share === null ? "–" : `${(share * 100).toFixed(1)} %`);
+export const percent = (share) => (share === undefined || share === null ? "–" : `${(share * 100).toFixed(1)} %`);
 
 export class Checkpoints {
   constructor(job) {
@@ -73,6 +74,7 @@ export class Checkpoints {
   }
 
   async load() {
+    this.begun = true;
     try {
       const { data } = await get(this.path);
       fill(this.element, data.length ? this.table(data.reverse()) : h("p", { class: "quiet" }, "No checkpoint has been saved yet."));
@@ -82,12 +84,13 @@ export class Checkpoints {
   }
 
   table(checkpoints) {
-    const head = ["Step", "Saved", "Size", "sha256", "Folder", ""].map((name) => h("th", { scope: "col" }, name));
+    const head = ["Step", "Held-out reward", "Saved", "Size", "sha256", "Folder", ""].map((name) => h("th", { scope: "col" }, name));
     const rows = checkpoints.map((each) =>
       h(
         "tr",
         {},
         h("th", { scope: "row" }, number(each.step), each.final ? " (final)" : ""),
+        h("td", {}, number(each.validation_reward), each.best ? h("span", { class: "tag" }, "best") : null),
         h("td", {}, age(each.created_at)),
         h("td", {}, bytes(each.bytes)),
         h("td", {}, each.sha256 ? h("code", { title: each.sha256 }, each.sha256.slice(0, 12)) : h("span", { class: "quiet" }, "being counted")),

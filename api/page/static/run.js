@@ -1,45 +1,86 @@
 // One run: what it is doing, its curves, and what it has left.
 
-import { get, key, post, Stream } from "./api.js";
+import { get, post, Stream } from "./api.js";
 import { Panel, uplot } from "./chart.js";
+import { configuration } from "./configuration.js";
 import { Curves } from "./curves.js";
-import { copyButton, fill, h, notice, settled } from "./dom.js";
+import { fill, h, notice, settled, whenSeen } from "./dom.js";
 import { Checkpoints, Evaluations } from "./results.js";
 import { Events } from "./events.js";
 import { Log } from "./log.js";
-import { metricsOf, panels } from "./panels.js";
+import { benchmarkPanels, panels } from "./panels.js";
 import { Rollouts } from "./rollouts.js";
+import { Warnings } from "./warnings.js";
 import { age, clock, duration, ENDED, faultWord, number, phaseWord, statusTone, statusWord } from "./words.js";
+
+const ALWAYS = ["reward", "reward_std", "eval/reward", "step_time"]; // what the header and the first panel need
 
 export async function show(main, jobId) {
   fill(main, h("p", { class: "quiet", role: "status" }, "Loading the run…"));
-  const job = await get(`/v1/jobs/${jobId}`);
-  const run = new Run(job, actions());
-  document.title = `${job.name ?? job.id} · MHPO`;
-  fill(main, run.element);
-  await run.open();
+  const news = new News(jobId);
+  const curves = new Curves(jobId, ALWAYS);
+  curves.loading = new AbortController(); // steps wait until the buckets are there
+  const read = news.begun.then(() => curves.load());
+  read.catch(() => {}); // told where it is awaited
+  try {
+    const [job] = await Promise.all([get(`/v1/jobs/${jobId}`), uplot()]);
+    const run = new Run(job, actions(), curves);
+    document.title = `${job.name ?? job.id} · MHPO`;
+    fill(main, run.element);
+    await run.open(news, read);
+  } catch (error) {
+    news.stream.close();
+    throw error;
+  }
+}
+
+/** The stream, begun before anything is read; its news wait until there is someone to tell. */
+class News {
+  constructor(jobId) {
+    this.waiting = [];
+    this.begun = new Promise((resolve) => (this.first = resolve)); // its place is taken, or it cannot be had
+    const later = (name) => (...given) => {
+      if (this.run) this.run[name](...given);
+      else this.waiting.push([name, given]);
+      this.first();
+    };
+    this.stream = new Stream(jobId, { news: later("news"), state: (is, error) => (is ? this.connected(later) : later("state")(is, error)), lost: () => location.reload() });
+  }
+
+  /** A connection alone says nothing of its place: that comes with the first piece. */
+  connected(later) {
+    if (this.run) later("state")(true, null);
+    else this.waiting.push(["state", [true, null]]);
+  }
+
+  follow(run) {
+    this.run = run;
+    for (const [name, given] of this.waiting.splice(0)) run[name](...given);
+  }
 }
 
 /** What this service lets one do with a job. */
 const actions = () => document.querySelector('meta[name="job-actions"]').content.split(" ").filter(Boolean);
 
 class Run {
-  constructor(job, routes) {
-    Object.assign(this, { job, routes });
+  constructor(job, routes, curves) {
+    Object.assign(this, { job, routes, curves });
     this.view = { smoothing: Number(localStorage.getItem("smoothing") ?? 0.5), log: false, axis: "step" };
     this.sections = panels(job.spec);
     this.drawSoon = once(() => this.draw());
-    this.curves = new Curves(job.id, metricsOf(this.sections), this.drawSoon);
+    curves.changed = this.drawSoon;
     this.rollouts = new Rollouts(job);
     this.evaluations = new Evaluations(job);
     this.checkpoints = new Checkpoints(job);
     this.events = new Events(job);
     this.log = new Log(job);
+    this.warnings = new Warnings(job, (metric) => this.show(metric));
     this.refreshSoon = settled(500, () => this.refresh());
     this.build();
   }
 
   build() {
+    const { job } = this;
     this.connection = h("span", { class: "connection", role: "status" }, "connecting…");
     this.head = h("div", { class: "card head" });
     this.empty = h("p", { class: "notice", role: "status" }, "No step is done yet: curves begin with the first.");
@@ -53,6 +94,7 @@ class Run {
       "div",
       { class: "run" },
       this.head,
+      this.warnings.element,
       h("nav", { class: "jumps", "aria-label": "Parts of this page" }, jumps.map((name) => h("a", { href: `#${name.toLowerCase()}` }, name)), this.connection),
       h("section", { id: "curves", "aria-label": "Curves" }, this.controls(), this.fault, this.empty, curves, this.more()),
       part("scores", "Scores", this.evaluations.element),
@@ -60,14 +102,14 @@ class Run {
       part("events", "Events", this.events.element),
       part("log", "Log", this.log.element),
       part("checkpoints", "Checkpoints", this.checkpoints.element),
-      part("configuration", "Configuration", this.configuration()),
+      part("configuration", "Configuration", configuration(job)),
     );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.each((panel) => panel.restyle()));
     this.header();
   }
 
   panel(definition) {
-    return new Panel(definition, this.curves, this.view, (from, to) => this.zoom([from, to]));
+    return new Panel(definition, this.curves, this.view, (from, to) => this.zoom(from === null ? null : [from, to]));
   }
 
   each(work) {
@@ -75,26 +117,31 @@ class Run {
   }
 
   /** The stream's place is taken before anything is read (its first piece says so), so that nothing falls between the two. */
-  async open() {
-    const begun = new Promise((resolve) => (this.begun = resolve));
-    this.curves.loading = new AbortController(); // steps wait until the buckets are there
-    this.stream = new Stream(this.job.id, {
-      news: (kind, data, id) => this.news(kind, data, id),
-      state: (is, error) => this.state(is, error),
-      lost: () => location.reload(),
-    });
+  async open(news, read) {
+    this.stream = news.stream;
+    await news.begun;
+    news.follow(this);
     setInterval(() => this.header(), 5000);
-    await Promise.all([uplot(), begun]);
-    await this.loadAll();
+    setInterval(() => ENDED.includes(this.job.status) || this.warnings.load(), 15_000); // a worker that is silent sends no news
+    await this.load(read);
+    this.drawSoon(); // it may have been read before there was anything to draw on
+    await this.warnings.load();
+    for (const each of this.parts) whenSeen(each.element, () => each.load());
+    if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView(); // it was not there before
   }
 
+  get parts() {
+    return [this.evaluations, this.rollouts, this.events, this.log, this.checkpoints];
+  }
+
+  /** All that has been seen, anew. */
   async loadAll() {
-    await Promise.all([this.load(), this.log.load(), this.events.load(), this.refresh(), this.rollouts.load()]);
+    await Promise.all([this.load(), this.warnings.load(), ...this.parts.filter((each) => each.begun).map((each) => each.load())]);
   }
 
-  async load() {
+  async load(read = this.curves.load()) {
     try {
-      await this.curves.load();
+      await read;
       fill(this.fault);
     } catch (error) {
       const again = h("button", { type: "button", onclick: () => this.load() }, "Try again");
@@ -104,22 +151,23 @@ class Run {
 
   /** What changes seldom and is read whole. */
   async refresh() {
-    await Promise.all([this.evaluations.load(), this.checkpoints.load()]);
+    await Promise.all([this.evaluations, this.checkpoints].filter((each) => each.begun).map((each) => each.load()));
   }
 
   news(kind, data, id) {
     if (this.readWithoutStream) this.loadAll();
     this.readWithoutStream = false;
-    this.begun();
     if (kind === "metrics") {
       this.curves.add(data);
       this.rollouts.newStep(data.step);
+      this.warnings.soon();
     } else if (kind === "status") {
       Object.assign(this.job, data);
       this.header();
       this.refreshSoon();
     } else if (kind === "event") {
       this.events.add(data);
+      if (data.level !== "info") this.warnings.soon();
       this.refreshSoon();
     } else if (kind === "log") {
       this.log.add(data.text, Number(id.split(".")[2]));
@@ -131,11 +179,11 @@ class Run {
     this.connection.textContent = connected ? "live" : `disconnected: ${error?.message ?? "the stream ended"} Trying again…`;
     if (connected || this.stream?.last) return;
     this.readWithoutStream = true;
-    this.begun();
   }
 
   draw() {
     this.empty.hidden = this.curves.nextStep > 1 || this.job.step > 0;
+    this.addBenchmarks();
     this.each((panel) => panel.draw());
     for (const section of this.element.querySelectorAll(".curves")) {
       section.hidden = [...section.querySelectorAll(".panel")].every((panel) => panel.hidden);
@@ -189,7 +237,7 @@ class Run {
   reason() {
     const reason = this.job.status_reason;
     if (!reason) return this.job.cancel_requested && !ENDED.includes(this.job.status) ? notice("", "It was asked to stop, and saves itself first.") : null;
-    const again = reason.retryable ? " The same job may succeed when it is tried again." : "";
+    const again = reason.hint ? ` ${reason.hint}` : reason.retryable ? " The same job may succeed when it is tried again." : "";
     return notice(this.job.status === "failed" ? "bad" : "", h("b", {}, `${reason.code}: `), reason.message, h("span", { class: "quiet" }, ` (${faultWord(reason.fault)})${again}`));
   }
 
@@ -203,8 +251,8 @@ class Run {
 
   buttons() {
     const { job } = this;
-    const fits = { pause: ["running", "queued"].includes(job.status), resume: job.status === "paused", cancel: !ENDED.includes(job.status) && !job.cancel_requested };
-    const words = { pause: "Pause", resume: "Resume", cancel: "Cancel" };
+    const fits = { pause: ["running", "queued"].includes(job.status), resume: job.status === "paused", cancel: !ENDED.includes(job.status) && !job.cancel_requested, retry: ["failed", "cancelled"].includes(job.status) };
+    const words = { pause: "Pause", resume: "Resume", cancel: "Cancel", retry: "Retry" };
     const wanted = this.routes.filter((action) => fits[action]);
     const buttons = wanted.map((action) => h("button", { type: "button", class: action === "cancel" ? "danger" : "", onclick: () => this.act(action) }, words[action]));
     return h("span", { class: "actions" }, buttons, h("a", { class: "button", href: `/jobs/new?from=${job.id}` }, "Clone"));
@@ -213,7 +261,9 @@ class Run {
   async act(action) {
     if (action === "cancel" && !confirm("Stop this run? What it has done so far is kept.")) return;
     try {
-      Object.assign(this.job, await post(`/v1/jobs/${this.job.id}/${action}`));
+      const job = await post(`/v1/jobs/${this.job.id}/${action}`);
+      if (job.id !== this.job.id) return location.assign(`/jobs/${job.id}`); // retried: the new one
+      Object.assign(this.job, job);
       this.header();
     } catch (error) {
       this.head.append(notice("bad", error.message));
@@ -245,7 +295,7 @@ class Run {
       h("label", {}, "Over ", axis),
       h("label", {}, log, " log y"),
       this.whole,
-      h("span", { class: "quiet hint" }, "Drag over a stretch to zoom."),
+      h("span", { class: "quiet hint" }, "Drag over a stretch to zoom; by keyboard: arrows, + and −."),
     );
   }
 
@@ -255,28 +305,40 @@ class Run {
     return this.load();
   }
 
+  /** A panel of each benchmark that has a score, as soon as it has one. */
+  addBenchmarks() {
+    const there = new Set(this.panels[0].map((panel) => panel.definition.title));
+    for (const definition of benchmarkPanels(this.curves.names).filter((each) => !there.has(each.title))) {
+      this.panels[0].push(this.panel(definition));
+      this.element.querySelector(".curves .grid").append(this.panels[0].at(-1).element);
+    }
+  }
+
+  /** Go to the panel of a metric; one that has none gets its own. */
+  async show(metric) {
+    const find = () => this.panels.flat().find((panel) => panel.definition.series.some((one) => one.name === metric));
+    if (!find()) this.addPanel(metric);
+    const { element } = find();
+    element.scrollIntoView({ block: "center" });
+    element.focus({ preventScroll: true });
+  }
+
+  addPanel(name) {
+    const panel = this.panel({ title: name, series: [{ name, label: name }] });
+    this.panels.push([panel]);
+    this.others.append(panel.element);
+  }
+
   /** Any other metric of the run as a panel of its own. */
   more() {
     this.choice = h("select", { id: "more" }, h("option", { value: "" }, "choose a metric"));
-    const grid = h("div", { class: "grid" });
-    this.choice.addEventListener("change", async () => {
+    this.others = h("div", { class: "grid" });
+    this.choice.addEventListener("change", () => {
       const name = this.choice.value;
       this.choice.value = "";
-      if (!name || grid.querySelector(`[data-panel="${CSS.escape(name)}"]`)) return;
-      const panel = this.panel({ title: name, series: [{ name, label: name }] });
-      this.panels.push([panel]);
-      grid.append(panel.element);
-      this.curves.wanted.add(name);
-      await this.load();
+      if (name && !this.others.querySelector(`[data-panel="${CSS.escape(name)}"]`)) this.addPanel(name);
     });
-    return h("section", { "aria-label": "Any other curve" }, h("label", { class: "quiet" }, "Another curve: ", this.choice), grid);
-  }
-
-  configuration() {
-    const text = JSON.stringify(this.job.spec, null, 2);
-    const curl = () => `curl -X POST ${location.origin}/v1/jobs -H 'content-type: application/json'${key() ? " -H \"authorization: Bearer $MHPO_API_KEY\"" : ""} -d @- <<'EOF'\n${text}\nEOF`;
-    const folder = h("p", { class: "quiet" }, "Run folder: ", h("code", {}, this.job.folder));
-    return h("div", { class: "card" }, h("div", { class: "row" }, copyButton("Copy JSON", () => text), copyButton("Copy as curl", curl)), folder, h("pre", { tabindex: 0, "aria-label": "The job spec" }, text));
+    return h("section", { "aria-label": "Any other curve" }, h("label", { class: "quiet" }, "Another curve: ", this.choice), this.others);
   }
 }
 

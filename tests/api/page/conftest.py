@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import ApiServer
@@ -60,7 +61,7 @@ class Tab:
         return self.page
 
     def photograph(self, name: str) -> None:
-        """The whole page in both widths, for a person to look at; nothing may be wider than the window."""
+        """The whole page in both widths and dark, for a person to look at; nothing is too wide, and axe is content."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         for width in WIDTHS:
             self.page.set_viewport_size({"width": width, "height": 900})
@@ -69,12 +70,25 @@ class Tab:
             wide = self.page.evaluate(_TOO_WIDE, width)
             assert wide == [], f"{name} is wider than a window of {width} px"
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        self.audit(f"{name}, light")
         self.page.emulate_media(color_scheme="dark")
         self._drawn()
         self.page.screenshot(path=ARTIFACTS / f"{name}-dark.png", full_page=True)
+        self.audit(f"{name}, dark")
         self.page.emulate_media(color_scheme="light")
 
+    def audit(self, name: str) -> None:
+        """axe finds nothing serious."""
+        found = Axe().run(self.page).response["violations"]
+        serious = [
+            (rule["id"], rule["help"], [node["html"][:160] for node in rule["nodes"][:3]])
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], name
+
     def _drawn(self) -> None:
+        self.page.evaluate("window.scrollTo(0, 0)")
         frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
         self.page.wait_for_function(frames)
 

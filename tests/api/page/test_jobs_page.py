@@ -1,9 +1,15 @@
 """The list of jobs, the field for a key and the form of a new job, in a real browser."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -47,9 +53,59 @@ def test_jobs_are_seen_as_they_come_and_move(tab: Tab, running: Callable[..., Cl
     page.get_by_label("Search").fill("")
     page.locator("#status-filter").select_option("failed")
     expect(page.locator("tbody tr")).to_have_count(1)
-    row.get_by_role("link").click()
+    row.get_by_role("link", name="first sums", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("first sums")
     expect(page.locator(".head")).to_contain_text("out of memory")
+
+
+def test_what_one_presses_stays_though_the_job_moves(tab: Tab, running: Callable[..., Claim]) -> None:
+    claim = running(name="moving", steps=200)
+    a_run.record_steps(claim, 1, 60)
+    page = tab.open("/")
+    row = page.locator(f'[data-job="{claim.job_id}"]')
+    expect(row.locator("svg.spark")).to_be_visible()
+    row.get_by_role("link", name="moving", exact=True).hover()
+    page.mouse.down()
+    a_run.record_steps(claim, 61, 70)
+    expect(row).to_contain_text("70 of 200")
+    page.mouse.up()
+    expect(page.get_by_role("heading", level=1)).to_have_text("moving")
+
+
+def test_jobs_are_sorted_by_keyboard_and_show_their_warnings(
+    tab: Tab, running: Callable[..., Claim], new_job: Callable[..., str]
+) -> None:
+    new_job(name="alpha", resources={"device": "cpu"})
+    claim = running(name="gamma", steps=200)
+    a_run.record_steps(claim, 1, 40, reward=0.0)
+    new_job(name="beta")
+    page = tab.open("/")
+    names = page.locator("tbody .name a")
+    expect(names).to_have_text(["beta", "gamma", "alpha"])
+    expect(page.locator(f'[data-job="{claim.job_id}"]')).to_contain_text(re.compile("[12] warning"))
+    expect(page.locator("tbody .device")).to_have_text(["auto", "auto · worker-1", "cpu"])
+    page.get_by_role("button", name="Job", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(names).to_have_text(["alpha", "beta", "gamma"])
+    expect(page.get_by_role("columnheader", name="Job")).to_have_attribute("aria-sort", "ascending")
+    page.keyboard.press("Enter")
+    expect(names).to_have_text(["gamma", "beta", "alpha"])
+    page.keyboard.press("Enter")
+    expect(names).to_have_text(["beta", "gamma", "alpha"])
+    page.get_by_role("link", name=re.compile("warning")).click()
+    expect(page.locator('[data-warning="reward_at_zero"]')).to_contain_text("Try: Read a few rollouts.")
+
+
+def test_a_service_that_is_away_is_said_and_comes_back(tab: Tab, new_job: Callable[..., str]) -> None:
+    tab.expected = ("net::ERR_",)
+    new_job(name="kept")
+    page = tab.open("/")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.route("**/v1/jobs*", lambda route: route.abort())
+    expect(page.locator("main")).to_contain_text("Disconnected: The service does not answer. Trying again…")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.unroute("**/v1/jobs*")
+    expect(page.locator("main")).not_to_contain_text("Disconnected")
 
 
 def test_a_key_is_asked_for_and_taken_from_the_address(locked: ApiServer, new_tab: Callable[[ApiServer], Tab]) -> None:
@@ -69,7 +125,7 @@ def test_a_key_is_asked_for_and_taken_from_the_address(locked: ApiServer, new_ta
 def test_a_spec_is_checked_as_it_is_written_and_becomes_a_job(tab: Tab, spec: Json) -> None:
     tab.expected = ("422",)
     page = tab.open("/jobs/new")
-    verdict, editor, send = page.locator("#verdict"), page.locator("#json"), page.get_by_role("button", name="Start the job")
+    verdict, editor, send = page.locator("#verdict"), page.locator("#spec"), page.get_by_role("button", name="Start the job")
     expect(verdict).to_contain_text(re.compile(r"dataset\.path: .*artifacts/sums\.jsonl"))
     expect(send).to_be_disabled()
     editor.fill(json.dumps(spec, indent=2) + ",")
@@ -87,7 +143,7 @@ def test_a_spec_is_checked_as_it_is_written_and_becomes_a_job(tab: Tab, spec: Js
 def test_the_form_and_the_json_are_in_step(tab: Tab, spec: Json) -> None:
     tab.expected = ("422",)
     page = tab.open("/jobs/new")
-    verdict, editor = page.locator("#verdict"), page.locator("#json")
+    verdict, editor = page.locator("#verdict"), page.locator("#spec")
     editor.fill(json.dumps(spec))
     expect(page.get_by_label("steps", exact=True)).to_have_value("10")
     page.get_by_label("steps", exact=True).fill("12")
@@ -107,6 +163,72 @@ def test_the_form_and_the_json_are_in_step(tab: Tab, spec: Json) -> None:
     assert written == {**spec, **wanted}
 
 
+def test_the_spec_is_written_as_toml_and_keeps_what_toml_cannot_say(tab: Tab, spec: Json) -> None:
+    tab.expected = ("422",)
+    page = tab.open("/jobs/new")
+    verdict, editor = page.locator("#verdict"), page.locator("#spec")
+    editor.fill(json.dumps({**spec, "optimizer": {"lr": 1e-5, "max_grad_norm": None}}))
+    page.get_by_role("button", name="TOML").click()
+    expect(page.locator("#nulls")).to_contain_text("optimizer.max_grad_norm")
+    written = editor.input_value()
+    assert tomllib.loads(written) == {**spec, "optimizer": {"lr": 1e-5}}
+    editor.fill(written.replace("steps = 10", "steps = 14 # more"))
+    expect(verdict).to_contain_text("This can run: 14 steps")
+    expect(page.get_by_label("steps", exact=True)).to_have_value("14")
+    editor.fill("steps =")
+    expect(verdict).to_contain_text("This is no TOML yet")
+    editor.fill(written)
+    page.get_by_label("steps", exact=True).fill("16")
+    expect(editor).to_have_value(re.compile("steps = 16"))
+    page.get_by_role("button", name="JSON", exact=True).click()
+    assert json.loads(editor.input_value()) == {**spec, "steps": 16, "optimizer": {"lr": 1e-5, "max_grad_norm": None}}
+
+
+def test_a_file_is_uploaded_looked_at_and_used(tab: Tab, spec: Json, tmp_path: Path) -> None:
+    tab.expected = ("422",)
+    page = tab.open("/jobs/new")
+    editor, upload = page.locator("#spec"), page.get_by_label("Upload JSONL or parquet")
+    editor.fill(json.dumps({**spec, "dataset": {**spec["dataset"], "prompt_template": "Work out {problem}"}}))
+    expect(page.locator("#preview ol pre").first).to_have_text("Work out 0+1=")
+    bad, good = tmp_path / "bad.jsonl", tmp_path / "good.jsonl"
+    bad.write_text('{"problem": "1+1=", "answer": "2"}\nno JSON\n')
+    upload.set_input_files(bad)
+    expect(page.locator("#uploaded")).to_contain_text("bad.jsonl was not kept: line 2 of bad.jsonl is not JSON")
+    good.write_text('{"problem": "5+5=", "answer": "10", "note": "<b>easy</b>"}\n' * 4)
+    upload.set_input_files(good)
+    expect(page.locator("#uploaded")).to_contain_text("good.jsonl: 4 rows, problem, answer, note.")
+    expect(page.locator("#preview .rows")).to_contain_text("<b>easy</b>")
+    expect(page.locator("#preview ol pre").first).to_have_text("Work out 5+5=")
+    expect(page.locator("#verdict")).to_contain_text("This can run")
+    assert json.loads(editor.input_value())["dataset"]["path"].startswith("file-")
+    page.get_by_label("problem column", exact=True).fill("probem")
+    expect(page.locator("#preview")).to_contain_text("did you mean 'problem'?")
+
+
+def test_the_code_to_copy_makes_the_same_job(tab: Tab, client: httpx.Client, spec: Json) -> None:
+    rewards = [{"type": "math"}, {"type": "length", "name": "short", "target": 10, "limit": 90, "weight": 0.5}]
+    wanted = {**spec, "seed": 3, "rewards": rewards, "algorithm": {"type": "grpo"}, "optimizer": {"max_grad_norm": None}}
+    tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = tab.open("/jobs/new")
+    tab.expected = ("422",)
+    page.locator("#spec").fill(json.dumps(wanted))
+    expect(page.locator("#verdict")).to_contain_text("This can run")
+    copied = []
+    for name in ("Copy as curl", "Copy for OpenAI's client"):
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        copied.append(page.evaluate("navigator.clipboard.readText()"))
+        expect(page.get_by_role("button", name=name)).to_be_visible()
+    made = subprocess.run(["bash", "-euo", "pipefail", "-c", copied[0]], capture_output=True, text=True, check=True)
+    by_curl = json.loads(made.stdout)
+    environment = {**os.environ, "NO_PROXY": "*"}
+    said = subprocess.run([sys.executable, "-c", copied[1]], capture_output=True, text=True, check=True, env=environment)
+    by_openai = client.get(f"/v1/jobs/{said.stdout.strip()}").json()
+    assert by_openai["spec"]["dataset"].pop("path").startswith("file-")
+    assert by_curl["spec"]["dataset"].pop("path") == spec["dataset"]["path"]
+    assert by_openai["spec"] == by_curl["spec"]
+
+
 def test_a_job_is_made_out_of_another(tab: Tab, new_job: Callable[..., str]) -> None:
     job_id = new_job(name="the first", steps=33)
     page = tab.open(f"/jobs/{job_id}")
@@ -115,10 +237,15 @@ def test_a_job_is_made_out_of_another(tab: Tab, new_job: Callable[..., str]) -> 
     expect(page.locator("#verdict")).to_contain_text("33 steps")
 
 
-def test_two_runs_are_compared(tab: Tab, running: Callable[..., Claim]) -> None:
-    first, second = running(name="mhpo", steps=90), running(name="grpo", steps=90, algorithm={"type": "grpo"})
+def test_two_runs_are_compared(tab: Tab, running: Callable[..., Claim], spec: Json) -> None:
+    evaluation = {"benchmarks": [spec["dataset"]["path"]], "every": 1}
+    scored: Json = {"steps": 90, "checkpoints": {"every": 40}, "evaluation": evaluation}
+    first, second = running(name="mhpo", **scored), running(name="grpo", **scored, algorithm={"type": "grpo"})
     a_run.record_steps(first, 1, 60)
     a_run.record_steps(second, 1, 40)
+    for claim, score in ((first, 0.4), (second, 0.7)):
+        a_run.record_checkpoint(claim, 40)
+        a_run.score_evaluations(claim, {0: 0.3, 40: score})
     page = tab.open("/")
     for name in ("mhpo", "grpo"):
         page.get_by_label(f"Compare {name}", exact=True).check()
@@ -126,9 +253,13 @@ def test_two_runs_are_compared(tab: Tab, running: Callable[..., Claim]) -> None:
     drawing = page.locator('[data-panel="Reward"] .drawing')
     expect(drawing).to_have_attribute("data-last-step", "60")
     expect(page.locator('[data-panel="Reward"] .legend')).to_contain_text("2. grpo")
+    expect(page.locator('[data-panel="KL from the base model"]')).to_be_hidden()  # neither run has it
     differing = page.locator(".differences tbody")
     expect(differing).to_contain_text("algorithm.type")
     expect(differing).not_to_contain_text("rollout.group_size")
+    report = page.locator("#report tbody")
+    expect(report).to_contain_text("to the first +30.0 points")
+    expect(report.locator("td").nth(1)).to_contain_text(re.compile("p = .*: significant"))
     a_run.record_steps(second, 41, 70)
     expect(drawing).to_have_attribute("data-last-step", "70")
     expect(page.locator(".compared")).to_contain_text("step 70 of 90")

@@ -4,14 +4,14 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from api.models import Json
 from api.record import Claim
 from api.settings import settings
 from tests.api.page import a_run
 from tests.api.page.conftest import Tab
-from tests.conftest import ApiServer, api_server
+from tests.conftest import ASLEEP, ApiServer, api_server, wait_until
 
 Running = Callable[..., Claim]
 NewTab = Callable[[ApiServer], Tab]
@@ -19,10 +19,27 @@ NewTab = Callable[[ApiServer], Tab]
 pytestmark = pytest.mark.slow
 
 
+def seen(page: Page, part: str) -> Locator:
+    """A part of the page, which is read when one comes to it."""
+    found = page.locator(f"#{part}")
+
+    def is_read() -> bool:
+        found.scroll_into_view_if_needed()
+        return "Loading…" not in found.inner_text()
+
+    wait_until(is_read)
+    return found
+
+
 def last_step(page: Page, panel: str, step: int) -> None:
     """The panel's curve ends at `step`, and has ink."""
     drawing = page.locator(f'[data-panel="{panel}"] .drawing')
-    expect(drawing).to_have_attribute("data-last-step", str(step))
+
+    def is_drawn() -> bool:
+        drawing.scroll_into_view_if_needed()
+        return drawing.get_attribute("data-last-step") == str(step)
+
+    wait_until(is_drawn)
     expect(drawing.locator("canvas")).to_be_visible()
 
 
@@ -32,7 +49,9 @@ def claim(running: Running, spec: Json) -> Claim:
     graders = [{"type": "exact"}, {"type": "length", "name": "short", "target": 10, "limit": 90}]
     evaluation = {"benchmarks": [spec["dataset"]["path"]], "every": 1}
     made = running(name="sums, two graders", steps=200, rewards=graders, checkpoints={"every": 40}, evaluation=evaluation)
-    a_run.record_steps(made, 1, 80)
+    a_run.record_steps(made, 1, 39)
+    a_run.record_steps(made, 40, 40, **{"eval/sums/avg": 0.55, "eval/sums/ci_low": 0.47, "eval/sums/ci_high": 0.63})
+    a_run.record_steps(made, 41, 80)
     a_run.record_samples(made, 80)
     a_run.append_log(made, "".join(f"step {n} done\n" for n in range(1, 81)))
     a_run.record_event(made, "warn", "staleness", "the sampler waited 3 s for weights", 1)
@@ -49,11 +68,40 @@ def test_a_run_at_a_glance(tab: Tab, claim: Claim) -> None:
     expect(page.locator("#status")).to_contain_text("Running")
     expect(page.locator(".facts")).to_contain_text("80 of 200")
     expect(page.locator(".connection")).to_have_text("live")
-    expect(page.locator("#scores")).to_contain_text("55.0 %")
-    expect(page.locator("#checkpoints")).to_contain_text("step_80")
-    expect(page.locator("#events")).to_contain_text("the sampler waited 3 s")
-    expect(page.locator("#log pre")).to_contain_text("step 80 done")
+    expect(seen(page, "scores")).to_contain_text("55.0 %")
+    expect(seen(page, "checkpoints")).to_contain_text("step_80")
+    expect(seen(page, "events")).to_contain_text("the sampler waited 3 s")
+    expect(seen(page, "log").locator("pre")).to_contain_text("step 80 done")
+    last_step(page, "Benchmark sums", 40)
     tab.photograph("run")
+
+
+def test_warnings_come_with_the_steps_and_lead_to_their_curve(tab: Tab, claim: Claim) -> None:
+    page = tab.open(f"/jobs/{claim.job_id}")
+    expect(page.locator('[data-warning="staleness"]')).to_contain_text("the sampler waited 3 s for weights (at step 1)")
+    expect(page.locator('[data-warning="kl_grows"]')).to_have_count(0)
+    a_run.record_steps(claim, 81, 86, kl=1.7)
+    warning = page.locator('[data-warning="kl_grows"]')
+    expect(warning).to_contain_text("The KL from the base model is 1.70 nats a token")
+    warning.get_by_role("button", name="Show the curve").click()
+    expect(page.locator('[data-panel="KL"]')).to_be_focused()
+    expect(page.locator('[data-panel="KL"]')).to_be_in_viewport()
+
+
+def test_curves_are_read_by_keyboard(tab: Tab, claim: Claim) -> None:
+    page = tab.open(f"/jobs/{claim.job_id}")
+    for panel in ("Reward by grader", "Reward"):
+        last_step(page, panel, 80)
+    page.locator('[data-panel="Reward"] .drawing').focus()
+    page.keyboard.press("Home")
+    expect(page.locator('[data-panel="Reward"] .legend')).to_contain_text("at step 1")
+    page.keyboard.press("ArrowRight")
+    for panel in ("Reward", "Reward by grader"):  # the cursor is that of all panels
+        expect(page.locator(f'[data-panel="{panel}"] .legend')).to_contain_text("at step 2")
+    page.keyboard.press("+")
+    last_step(page, "Entropy", 21)
+    page.keyboard.press("-")
+    last_step(page, "Entropy", 80)
 
 
 def test_curves_grow_as_steps_are_stored_and_after_a_reload(tab: Tab, claim: Claim) -> None:
@@ -63,7 +111,7 @@ def test_curves_grow_as_steps_are_stored_and_after_a_reload(tab: Tab, claim: Cla
     a_run.append_log(claim, "step 83 done\n")
     last_step(page, "Reward", 83)
     expect(page.locator(".facts")).to_contain_text("83 of 200")
-    expect(page.locator("#log pre")).to_contain_text("step 83 done")
+    expect(seen(page, "log").locator("pre")).to_contain_text("step 83 done")
     page.reload()
     last_step(page, "Reward", 83)
     a_run.record_steps(claim, 84, 84)
@@ -73,8 +121,7 @@ def test_curves_grow_as_steps_are_stored_and_after_a_reload(tab: Tab, claim: Cla
 
 def test_a_broken_connection_is_caught_up(new_tab: NewTab, claim: Claim) -> None:
     log = settings().data_dir / "logs" / "page-api.log"
-    sleeping = {"MHPO_REAPER_SECONDS": "3600", "MHPO_OUTBOX_SECONDS": "3600"}
-    with api_server(log, **sleeping) as first:
+    with api_server(log, **ASLEEP) as first:
         tab = new_tab(first)
         tab.expected = ("net::ERR_",)
         page = tab.open(f"/jobs/{claim.job_id}")
@@ -85,7 +132,7 @@ def test_a_broken_connection_is_caught_up(new_tab: NewTab, claim: Claim) -> None
         page.evaluate("window.stillTheSame = true")
         a_run.record_steps(claim, 81, 86)
         port = first.url.rsplit(":", 1)[1]
-        with api_server(log.with_name("page-api-again.log"), MHPO_PORT=port, **sleeping):
+        with api_server(log.with_name("page-api-again.log"), MHPO_PORT=port, **ASLEEP):
             last_step(page, "Reward", 86)
             expect(page.locator(".connection")).to_have_text("live")
             expect(page.locator('[data-panel="Reward"] .drawing')).to_have_attribute("data-points", "86")
@@ -95,10 +142,21 @@ def test_a_broken_connection_is_caught_up(new_tab: NewTab, claim: Claim) -> None
 
 def test_rollouts_are_read_side_by_side(tab: Tab, claim: Claim) -> None:
     page = tab.open(f"/jobs/{claim.job_id}")
-    rollouts = page.locator("#rollouts")
+    rollouts = seen(page, "rollouts")
     expect(rollouts).to_contain_text("Step 80: 3 prompts, 12 completions")
     expect(rollouts.locator(".asked").first).to_contain_text("<b>Think</b>")  # text of a model is never markup
     expect(rollouts.locator("article").first).to_contain_text("advantage +0.7")
+    marks = rollouts.locator("article").first.locator("mark")
+    expect(marks).to_have_count(0)
+    page.get_by_label("Colour by").select_option("log-ratio")
+    expect(marks).to_have_count(9)
+    colours = marks.evaluate_all("each => each.map(one => getComputedStyle(one).backgroundColor)")
+    assert len(set(colours)) == 9, "each token has its own strength"
+    expect(marks.first).to_have_attribute("title", "log-ratio -0.08")
+    expect(rollouts.locator("article").first).to_contain_text("carry one")
+    tab.photograph("rollouts")
+    page.get_by_label("Colour by").select_option("learner less engine")
+    expect(rollouts.locator(".scale")).to_have_text("learner and engine agree")
     page.get_by_label("from", exact=True).fill("0.5")
     expect(rollouts).to_contain_text("3 prompts, 9 completions")
     page.get_by_label("from", exact=True).fill("7")
@@ -141,11 +199,15 @@ def test_a_run_that_has_not_begun_and_one_that_is_not_there(tab: Tab, new_job: C
     page = tab.open(f"/jobs/{job_id}")
     expect(page.locator("#status")).to_contain_text("Queued")
     expect(page.locator("#curves")).to_contain_text("No step is done yet")
-    expect(page.locator("#rollouts")).to_contain_text("Nothing has been sampled yet.")
+    expect(seen(page, "rollouts")).to_contain_text("Nothing has been sampled yet.")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#status")).to_contain_text("Cancelled")
     tab.photograph("run-empty")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator("#status")).to_contain_text("Queued")
+    assert job_id not in page.url
+    expect(page.locator("#diff")).to_have_text(f"The same as its parent's, {job_id}.")
     tab.expected = ("404",)
     tab.open("/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa")
     expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
