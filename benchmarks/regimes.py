@@ -133,30 +133,30 @@ def spread(values: Iterable[float]) -> str:
 def table(rows: list[Row], regime: str) -> list[str]:
     """One regime as Markdown, in the order of ALGORITHMS."""
     lines = [
-        "| | final reward | peak reward | largest gradient norm / on-policy | KL from base | entropy | length | CPU s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | n | final reward | peak reward | largest gradient norm / on-policy | KL from base | entropy | length | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for algorithm in ALGORITHMS:
         own = [row for row in rows if (row["algorithm"], row["regime"]) == (algorithm, regime)]
         if own:
             ends = [spread(row["curves"][name][-1] for row in own) for name in WATCHED[2:]]
             cells = [spread(map(final, own)), spread(map(peak, own)), spread(max(r["curves"][WATCHED[1]]) for r in own), *ends]
-            lines.append(f"| {algorithm} | {' | '.join(cells)} | {fmean(row['cpu_seconds'] for row in own):.0f} |")
+            lines.append(f"| {algorithm} | {len(own)} | {' | '.join(cells)} | {fmean(row['cpu_seconds'] for row in own):.0f} |")
     return lines
 
 
 def report(arguments: argparse.Namespace) -> None:
     """docs/regimes.md and docs/regimes.png."""
     rows = read_rows(arguments.results)
-    seeds = len({row["seed"] for row in rows})
     lines = [
         "# The ratio controls in three regimes",
         "",
         "Made by `python -m benchmarks.regimes run` and `report`: the first run's task, each algorithm at its published",
         f"defaults, {STEPS} batches of 128 completions, AdamW at {LR:g}, no gradient clipping, no correction, one aggregation",
-        f"for all (mean over completions of the mean over tokens), transformers sampler, {seeds} seeds. Rewards are means",
-        "of three batches; mean ± standard deviation over seeds; KL, entropy and length are of the last batch. CPU seconds",
-        "are of one thread, rollouts and the watching of the KL included.",
+        "for all (mean over completions of the mean over tokens), transformers sampler. Rewards are means of three batches;",
+        "mean ± standard deviation over seeds, whose number is in the column n; KL, entropy and length are of the last batch.",
+        "CPU seconds are of one thread, rollouts and the watching of the KL included. What follows from it is in",
+        "[off-policy.md](off-policy.md).",
     ]
     titles = {
         "on_policy": "On-policy: one update a batch",
