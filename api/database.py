@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from sqlalchemy import Engine, create_engine, exc
+from psycopg.errors import IdleInTransactionSessionTimeout
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.scoping import PROJECT, ScopedSession
 from api.settings import settings
 
-# What a database raises that is away or overloaded; InternalError: it ended the session of a process that had been frozen.
-OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)  # what a database that is away or overloaded raises
 
 # A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end. A process that
 # froze in mid-transaction must not keep its locks: its session is ended, well before a worker's lease of a minute is.
@@ -28,7 +28,7 @@ def engine() -> Engine:
 
     FastAPI runs plain `def` endpoints in up to 40 threads, each of which needs a connection while it works.
     """
-    return create_engine(
+    made = create_engine(
         settings().database_url,
         pool_size=10,
         max_overflow=30,
@@ -36,6 +36,17 @@ def engine() -> Engine:
         pool_pre_ping=True,
         connect_args=_CONNECT_ARGS,
     )
+    event.listen(made, "handle_error", _ended_while_frozen, retval=True)
+    return made
+
+
+def _ended_while_frozen(context: ExceptionContext) -> exc.OperationalError | None:
+    """A session that was ended because its process stood still is an outage; psycopg has it among the database's own faults."""
+    cause = context.original_exception
+    if not isinstance(cause, IdleInTransactionSessionTimeout):
+        return None
+    context.is_disconnect = True
+    return exc.OperationalError(context.statement, context.parameters, cause, connection_invalidated=True)
 
 
 @cache
