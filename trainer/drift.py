@@ -1,7 +1,8 @@
-"""The learner's drift from the rollout policy under reuse of a batch: what came before every collapse in docs/regimes.md.
+"""The learner's drift from the rollout policy under reuse of a batch, and from where on runs were seen to fall.
 
-The gradient norm does not tell: MHPO bounds it. The mean |log ratio| does, where one batch is used for several updates.
-With stale rollouts a large ratio is the lag's, and runs got over it: there it is not looked at.
+In docs/regimes.md, a batch used 16 times, the runs that got there ended at 6 to 55% of their best reward, all of MHPO, SAPO
+and CISPO among them. The gradient norm does not tell: MHPO bounds it. GRPO, DAPO and GSPO never get there, also where their
+reward falls (to 26% and more). With stale rollouts a large ratio is the lag's, and runs got over it: there it is not looked at.
 """
 
 from collections import deque
@@ -29,7 +30,6 @@ class DriftWatch:
 
     def __init__(self, spec: JobSpec, before: Iterable[Mapping[str, float]]) -> None:
         """`before`: the metrics of the steps that an earlier start of the run has done."""
-        self._algorithm = spec.algorithm.type
         self._looks = spec.updates_per_batch > 1 and spec.rollout.staleness == 0
         self._recent: deque[float] = deque(maxlen=STEPS)
         self._drifted = False
@@ -49,7 +49,7 @@ class DriftWatch:
             return None
         message = (
             f"the learner drifts from the policy that sampled its batches: mean |log ratio| {level:.3f} over {STEPS} steps. "
-            f"From {LIMIT} on runs that used a batch for many updates were seen to collapse under {self._algorithm}; lower "
-            "updates_per_batch or optimizer.lr, or take an algorithm that held there (gspo, grpo)"
+            f"Measured runs that came to {LIMIT} by using a batch many times fell to 6 to 55% of their best reward; lower "
+            "updates_per_batch or optimizer.lr, or take gspo, which held best"
         )
         return Drift(message, {WATCHED: level, "limit": LIMIT})
