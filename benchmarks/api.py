@@ -10,12 +10,10 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -24,9 +22,7 @@ from typing import Any
 
 import httpx
 
-from cli import embedded
-from cli.process import ask, finish, spawn
-from cli.stack import free_port
+from benchmarks.serving import own_record, serving
 
 STEPS = 20_000
 LONG = "job-" + "l" * 24
@@ -237,22 +233,15 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=8.0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mhpo-api-") as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="mhpo-api-") as name:
         folder = Path(name)
-        servers = stack.enter_context(embedded.servers(folder))
-        port = free_port("127.0.0.1")
-        addresses = {"MHPO_DATABASE_URL": servers.database_url, "MHPO_REDIS_URL": servers.redis_url, "MHPO_PORT": str(port)}
-        os.environ.update({**addresses, "MHPO_DATA_DIR": str(folder / "data"), "MHPO_ALLOWED_ROOTS": name})
-        spec = _spec(folder)
-        _migrate_and_fill(arguments, spec)
-        api = spawn([sys.executable, "-m", "api"], log=folder / "api.log", env=dict(os.environ))
-        stack.callback(finish, api, 30.0)
-        stack.callback(ask, api, signal.SIGTERM)
-        url = f"http://127.0.0.1:{port}"
-        _wait(url)
-        loads = asyncio.run(measure(url, spec, arguments.names, arguments.connections, arguments.seconds))
-        burst_seconds = asyncio.run(burst(url, spec, 500))
-        report(loads, burst_seconds, asyncio.run(streams(url, spec, 500, arguments.seconds)))
+        with own_record(folder, MHPO_DATA_DIR=str(folder / "data"), MHPO_ALLOWED_ROOTS=name) as url:
+            spec = _spec(folder)
+            _migrate_and_fill(arguments, spec)
+            with serving(folder, url):
+                loads = asyncio.run(measure(url, spec, arguments.names, arguments.connections, arguments.seconds))
+                burst_seconds = asyncio.run(burst(url, spec, 500))
+                report(loads, burst_seconds, asyncio.run(streams(url, spec, 500, arguments.seconds)))
 
 
 def _migrate_and_fill(arguments: argparse.Namespace, spec: dict[str, Any]) -> None:
@@ -269,17 +258,6 @@ def _spec(folder: Path) -> dict[str, Any]:
     (folder / "model" / "config.json").write_text("{}")
     (folder / "sums.jsonl").write_text("".join(f'{{"problem": "{n}+1=", "answer": "{n + 1}"}}\n' for n in range(1000)))
     return {"steps": 100, "model": {"path": str(folder / "model")}, "dataset": {"path": str(folder / "sums.jsonl")}}
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz", trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    sys.exit("the API is not ready")
 
 
 if __name__ == "__main__":

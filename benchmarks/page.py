@@ -11,25 +11,20 @@ more is asked for. Fails where a first view takes more than 100 kB or (median) 3
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
 from playwright.sync_api import Browser, CDPSession, sync_playwright
 
-from cli import embedded
-from cli.process import ask, finish, spawn
-from cli.stack import free_port
+from benchmarks.serving import own_record, serving
 
 JOB = "job-" + "r" * 24
 MOST_BYTES, MOST_MILLISECONDS = 100_000, 300
@@ -219,22 +214,14 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--views", type=int, default=7)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mhpo-page-") as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="mhpo-page-") as name:
         folder = Path(name)
-        servers = stack.enter_context(embedded.servers(folder))
-        port = free_port("127.0.0.1")
-        addresses = {"MHPO_DATABASE_URL": servers.database_url, "MHPO_REDIS_URL": servers.redis_url, "MHPO_PORT": str(port)}
-        os.environ.update({**addresses, "MHPO_DATA_DIR": name})
-        steps = _record(folder, arguments.points)
-        api = spawn([sys.executable, "-m", "api"], log=folder / "api.log", env=dict(os.environ))
-        stack.callback(finish, api, 30.0)
-        stack.callback(ask, api, signal.SIGTERM)
-        url = f"http://127.0.0.1:{port}"
-        _wait(url)
-        print(f"a run of {steps:,} steps, {steps * len(NAMES):,} points")
-        browser = stack.enter_context(chromium())
-        if not measure(browser, url, steps, arguments.views):
-            sys.exit(1)
+        with own_record(folder, MHPO_DATA_DIR=name) as url:
+            steps = _record(folder, arguments.points)
+            print(f"a run of {steps:,} steps, {steps * len(NAMES):,} points")
+            with serving(folder, url), chromium() as browser:
+                if not measure(browser, url, steps, arguments.views):
+                    sys.exit(1)
 
 
 def _record(folder: Path, points: int) -> int:
@@ -254,17 +241,6 @@ def _record(folder: Path, points: int) -> int:
     log.parent.mkdir(parents=True)
     log.write_text("".join(f"step {n} done, reward 0.5\n" for n in range(steps)))
     return steps
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz", trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    sys.exit("the API is not ready")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Stack:
 
     def _wait_until_ready(self, api: Program) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while not _is_ready(self.url):
+        while not is_ready(self.url):
             code = None if api.process is None else api.process.poll()
             if code is not None or time.monotonic() > deadline:
                 what = f"not ready after {READY_SECONDS:.0f} s" if code is None else ending(code)
@@ -204,7 +204,8 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Whether the API answers there, and has all that it needs."""
     try:
         return httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).is_success
     except httpx.TransportError:

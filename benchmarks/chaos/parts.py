@@ -6,12 +6,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
 import psutil
 
 from cli.embedded import Postgres, Redis
 from cli.service import Program, Service
-from cli.stack import free_port
+from cli.stack import free_port, is_ready
 
 RESTART_SECONDS = 0.5  # between the death of a part and its next start
 WORKERS = ("worker-1", "worker-2")
@@ -98,7 +97,7 @@ class Stack:
     def wait_until_ready(self, seconds: float = 60.0) -> None:
         """Until the API answers that it is ready, dead parts started again meanwhile; raises TimeoutError."""
         deadline = time.monotonic() + seconds
-        while not self._is_ready():
+        while not is_ready(self.url):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the API was not ready within {seconds:.0f} s; see {self.data_dir / 'logs'}")
             self.tend()
@@ -123,12 +122,6 @@ class Stack:
         for service in services:
             part = self.parts[service.name] = Part(service)
             part.start()
-
-    def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5.0, trust_env=False).is_success
-        except httpx.TransportError:
-            return False
 
     def _worker(self, name: str) -> Program:
         argv = ("-m", "celery", "-A", "worker.tasks", "worker", "-Q", "gpu", "-n", f"{name}@%h", "-c", "1", "-l", "INFO")
