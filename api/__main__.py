@@ -1,4 +1,4 @@
-"""`python -m api`: serve HTTP on MHPO_HOST:MHPO_PORT."""
+"""`python -m api`: serve HTTP on MHPO_HOST:MHPO_PORT, in MHPO_API_PROCESSES processes."""
 
 import logging
 import sys
@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.database import transaction
 from api.keys import has_usable_key
 from api.main import app
+from api.processes import ONE_OF_SEVERAL, serve_several, shared_socket
 from api.settings import settings
 from api.streams import Streams
 
@@ -33,12 +34,21 @@ def serve() -> None:
     """Serve until asked to stop; not at all where nobody could use it."""
     if settings().needs_key and not _somebody_has_a_key():
         sys.exit(NO_KEY.format(host=settings().host))
+    if ONE_OF_SEVERAL in sys.argv[1:]:
+        _serve_here([shared_socket()])
+    elif settings().api_processes > 1:
+        sys.exit(serve_several(settings().api_processes))
+    else:
+        _serve_here(None)
+
+
+def _serve_here(sockets: list[socket] | None) -> None:
     host, port = settings().host, settings().port
     # Kept open for longer than clients and proxies keep an idle connection: else one is closed as the next request is sent.
     config = uvicorn.Config(app, host=host, port=port, timeout_keep_alive=75, timeout_graceful_shutdown=5, server_header=False)
     server = _Server(config)
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.run(sockets)
     if not server.started:
         sys.exit(3)  # as uvicorn's own command
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from kombu.exceptions import OperationalError as BrokerError
@@ -11,14 +12,17 @@ logger = logging.getLogger(__name__)
 
 
 class Repeated:
-    """Calls `work` every `seconds`, and at once when woken, until stopped.
+    """Calls `work` every `seconds`, and at once when woken, until stopped; but rests for `rest` seconds after each call.
+
+    What wakes it again and again is then served by one call for all of it.
 
     An outage of database or broker, or a schema not yet migrated, is logged and waited out. Anything else is a bug: it
     ends the thread, and the service is no longer ready.
     """
 
-    def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
+    def __init__(self, name: str, seconds: float, work: Callable[[], object], *, rest: float = 0.0) -> None:
         self._seconds = seconds
+        self._rest = rest
         self._work = work
         self._woken = threading.Event()
         self._stopping = False
@@ -49,6 +53,7 @@ class Repeated:
         while not self._stopping:
             self._woken.clear()
             self._try()
+            time.sleep(self._rest)
             self._woken.wait(self._seconds)
 
     def _try(self) -> None:

@@ -1,10 +1,14 @@
 """The connection to PostgreSQL: one engine a process, one session a request or transaction."""
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
+import psycopg
 from psycopg.errors import IdleInTransactionSessionTimeout
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, ExceptionContext, create_engine, event, exc
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -22,22 +26,42 @@ _CONNECT_ARGS = {
 }
 
 
+_CONNECTIONS = 40  # of all API processes: PostgreSQL has 100 by default, and workers want some
+_KEPT = 10
+
+
+def most_connections() -> int:
+    """How many connections this process may have at once."""
+    return max(_KEPT, _CONNECTIONS // settings().api_processes)
+
+
 @cache
 def engine() -> Engine:
     """The engine of this process; connects when first used.
 
-    FastAPI runs plain `def` endpoints in up to 40 threads, each of which needs a connection while it works.
+    FastAPI runs plain `def` endpoints in as many threads, each of which needs a connection while it works.
     """
     made = create_engine(
         settings().database_url,
-        pool_size=10,
-        max_overflow=30,
+        pool_size=_KEPT,
+        max_overflow=most_connections() - _KEPT,
         pool_timeout=10,
-        pool_pre_ping=True,
         connect_args=_CONNECT_ARGS,
     )
+    event.listen(made, "checkout", _not_one_that_was_ended)
     event.listen(made, "handle_error", _ended_while_frozen, retval=True)
     return made
+
+
+def _not_one_that_was_ended(connection: psycopg.Connection[Any], *_: object) -> None:
+    """Has the pool connect anew where PostgreSQL ended a session that waited: only then is there something to read of it.
+
+    A question to the kernel, where `pool_pre_ping` asks PostgreSQL.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        raise exc.DisconnectionError("the session was ended while it waited in the pool")
 
 
 def _ended_while_frozen(context: ExceptionContext) -> exc.OperationalError | None:
@@ -53,6 +77,13 @@ def _ended_while_frozen(context: ExceptionContext) -> exc.OperationalError | Non
 def sessions() -> sessionmaker[Session]:
     """Makes sessions on `engine()`; what they loaded stays readable after a commit. See `api/scoping.py` for what they see."""
     return sessionmaker(engine(), class_=ScopedSession, expire_on_commit=False)
+
+
+@cache
+def reading_sessions() -> sessionmaker[Session]:
+    """As `sessions()`, for what only reads: no transaction spans its statements, each of which is one round trip."""
+    alone = engine().execution_options(isolation_level="AUTOCOMMIT")
+    return sessionmaker(alone, class_=ScopedSession, expire_on_commit=False)
 
 
 @contextmanager
@@ -74,3 +105,14 @@ def see_one_moment(session: Session) -> None:
     """End the session's transaction; what it reads from here on is all of one moment."""
     session.rollback()
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+
+
+def is_at_rest(session: Session) -> bool:
+    """Whether PostgreSQL has no transaction open for `session`, and so need not be asked to end one."""
+    if not session.in_transaction():
+        return True
+    connection = session.connection()
+    if connection.invalidated:
+        return True
+    raw: psycopg.Connection[Any] | None = connection.connection.driver_connection
+    return raw is None or raw.info.transaction_status == TransactionStatus.IDLE

@@ -8,16 +8,21 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from api.background import Repeated
-from api.database import sessions
+from api.database import is_at_rest, reading_sessions, sessions
 
 
-async def _request_session() -> AsyncIterator[Session]:
-    """It connects when it is first used, in the endpoint's thread; its connection is given back in one too."""
-    session = sessions()()
+async def _request_session(request: Request) -> AsyncIterator[Session]:
+    """It connects when it is first used, in the endpoint's thread, and what waits for PostgreSQL at its end does so in one too.
+
+    A GET changes nothing, and has a session that only reads.
+    """
+    session = (reading_sessions() if request.method == "GET" else sessions())()
     try:
         yield session
     finally:
-        if session.in_transaction():
+        if is_at_rest(session):
+            session.close()
+        else:
             with CancelScope(shield=True):
                 await to_thread.run_sync(session.close)
 

@@ -9,7 +9,6 @@ import re
 import time
 from http import HTTPStatus
 from typing import NoReturn
-from urllib.parse import unquote
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -126,9 +125,10 @@ class Guard:
 
 def _refuse_nul(request: Request) -> None:
     """PostgreSQL keeps no NUL and refuses to look for one: nothing has it in its name."""
-    if "\0" in request.url.path:
-        raise _RefusedError(HTTPStatus.NOT_FOUND, "not_found", f"no path here is {request.url.path[:80]!r}")
-    if "\0" in unquote(request.url.query):
+    path: str = request.scope["path"]
+    if "\0" in path:
+        raise _RefusedError(HTTPStatus.NOT_FOUND, "not_found", f"no path here is {path[:80]!r}")
+    if any(nul in request.scope["query_string"] for nul in (b"%00", b"\0")):
         raise _RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", "the query holds the character NUL")
 
 

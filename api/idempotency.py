@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Header
 from sqlalchemy import delete, func, select
@@ -46,8 +46,15 @@ async def _attempt(
 AttemptDep = Annotated[Attempt, Depends(_attempt)]
 
 
-def once(session: Session, attempt: Attempt, route: str, body: Json, create: Callable[[], str]) -> tuple[str, bool]:
-    """(id of the job that `create` makes, or that the same request has made before; whether it is the latter).
+class Made(NamedTuple):
+    """The job that a request is answered with, and whether the same request had made it before."""
+
+    job_id: str
+    before: bool
+
+
+def once(session: Session, attempt: Attempt, route: str, body: Json, create: Callable[[], str]) -> Made:
+    """The job that `create` makes, or that the same request has made before.
 
     Works in the caller's transaction. Raises ApiError 409 for a key that came with another body.
     """
@@ -55,13 +62,13 @@ def once(session: Session, attempt: Attempt, route: str, body: Json, create: Cal
     _wait_for_twins(session, attempt, fingerprint)
     earlier = _earlier(session, attempt, fingerprint)
     if earlier is not None:
-        return earlier, True
+        return Made(earlier, before=True)
     job_id = create()
     row = {"key": attempt.key, "fingerprint": fingerprint, "job_id": job_id}
     statement = upsert(Creation).values(row)
     anew = {"fingerprint": fingerprint, "job_id": job_id, "created_at": func.now()}  # of a key that is older than a day
     session.execute(statement.on_conflict_do_update(index_elements=["project", "key"], set_=anew))
-    return job_id, False
+    return Made(job_id, before=False)
 
 
 def forget_old(session: Session) -> None:

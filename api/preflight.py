@@ -68,6 +68,8 @@ def _stamp(spec: JobSpec) -> tuple[int, ...]:
 
 
 def _plan_evaluation(session: Session, job: JobSpec) -> EvaluationSpec | None:
+    if not job.evaluation.benchmarks:
+        return None
     known = registered(session)
     names: set[str] = set()
     for number, asked in enumerate(job.evaluation.benchmarks):
@@ -78,7 +80,7 @@ def _plan_evaluation(session: Session, job: JobSpec) -> EvaluationSpec | None:
         names.add(benchmark.name)
         _check_rows(benchmark, param)
     cache = str(settings().data_dir.resolve() / "scores")
-    return evaluation_of(job, job.model, known, cache) if names else None
+    return evaluation_of(job, job.model, known, cache)
 
 
 def _check_rows(benchmark: Benchmark, param: str) -> None:

@@ -5,10 +5,11 @@ reaper, worker) has none and sees all. It holds for every query through the ORM:
 `insert`, `add`. What belongs to a job (events, metrics, samples, checkpoints) is reached by the id of a job that was found.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import event, select
-from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, Session, with_loader_criteria
 
 from api.caller import CALLER
 from api.models import Evaluation, Job, Owned
@@ -36,7 +37,12 @@ def _only_of_the_project(state: ORMExecuteState) -> None:
         if mapper is not None and issubclass(mapper.class_, Owned):
             state.statement = state.statement.values(project=project)  # type: ignore[attr-defined]  # it is an Insert
         return
-    state.statement = state.statement.options(
+    state.statement = state.statement.options(*_criteria(project))
+
+
+@lru_cache(maxsize=256)
+def _criteria(project: str) -> tuple[LoaderCriteriaOption, LoaderCriteriaOption]:
+    return (
         with_loader_criteria(Owned, lambda table: table.project == project, include_aliases=True),
         with_loader_criteria(
             Evaluation,

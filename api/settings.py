@@ -1,6 +1,6 @@
 """Deployment settings, from the environment (`MHPO_*`). What a run computes is in the job spec, not here."""
 
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from socket import gethostname
@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".mhpo")
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    api_processes: Annotated[int, Field(ge=1, le=64, description="That share the port; each uses one core at most")] = 1
 
     lease_seconds: Annotated[Seconds, Field(description="A worker that is silent for so long has lost its job")] = 60
     heartbeat_seconds: Seconds = 10
@@ -103,6 +104,7 @@ class Settings(BaseSettings):
         return self.data_dir.resolve() / "files"
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether `host`, a name or an address, is this machine as only this machine reaches it."""
     try:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import psycopg
 from anyio import CapacityLimiter, to_thread
+from prometheus_client import Gauge
 from psycopg.conninfo import make_conninfo
 
 from api import news
@@ -128,7 +129,8 @@ class Streams:
 
     name = "streams"
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Gauge) -> None:
+        self._opened = opened
         self._listener: asyncio.Task[None] | None = None
         self._feeds: dict[str, Feed] = {}
         self._ended = False
@@ -155,10 +157,6 @@ class Streams:
         for feed in self._feeds.values():
             feed.end()
 
-    def open(self) -> int:
-        """How many streams there are now."""
-        return sum(feed.streams for feed in list(self._feeds.values()))
-
     async def follow(self, job_id: str, position: Position | None) -> AsyncIterator[tuple[Item, Position]]:
         """As `Feed.follow`, of the job's one feed, which lives as long as anyone follows it."""
         if self._ended:
@@ -166,9 +164,10 @@ class Streams:
         feed = self._feeds.setdefault(job_id, Feed(job_id, self._limiter))
         feed.streams += 1
         try:
-            await feed.open()
-            async for item in feed.follow(position):
-                yield item
+            with self._opened.track_inprogress():
+                await feed.open()
+                async for item in feed.follow(position):
+                    yield item
         finally:
             feed.streams -= 1
             if not feed.streams:

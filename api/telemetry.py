@@ -1,10 +1,12 @@
 """What Prometheus reads: requests as this process answers them, and the state of the record when it asks."""
 
+import os
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import webhooks
 from api.database import across_projects
 from api.models import Evaluation, Job, Outbox, Status
-from api.streams import Streams
+from api.processes import TELEMETRY_FOLDER
 from api.workers import workers_seen
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -41,21 +43,38 @@ class Requests:
         await self._app(scope, receive, send_timed)
 
 
-def request_seconds(registry: CollectorRegistry) -> Histogram:
+def registry() -> CollectorRegistry:
+    """Of the record, and of what this process counts, or all that share its port."""
+    made = CollectorRegistry()
+    made.register(Record())
+    if _is_one_of_several():
+        MultiProcessCollector(made)  # type: ignore[no-untyped-call]  # registers itself
+    return made
+
+
+def request_seconds(of: CollectorRegistry) -> Histogram:
     about = "From a request's arrival to the head of its answer"
-    return Histogram("mhpo_http_request_seconds", about, ["method", "route", "status"], buckets=_BUCKETS, registry=registry)
+    labels = ["method", "route", "status"]
+    return Histogram("mhpo_http_request_seconds", about, labels, buckets=_BUCKETS, registry=_own(of))
+
+
+def open_streams(of: CollectorRegistry) -> Gauge:
+    return Gauge("mhpo_streams", "Open streams", registry=_own(of), multiprocess_mode="livesum")
+
+
+def _own(registry: CollectorRegistry) -> CollectorRegistry | None:
+    """Where a counter of this process is registered: nowhere where the processes' files are added up."""
+    return None if _is_one_of_several() else registry
+
+
+def _is_one_of_several() -> bool:
+    return TELEMETRY_FOLDER in os.environ
 
 
 class Record(Collector):
     """Counts rows of the record, of all projects, when it is asked."""
 
-    def __init__(self, streams: Streams) -> None:
-        self._streams = streams
-
     def collect(self) -> Iterator[Metric]:
-        streams = GaugeMetricFamily("mhpo_streams", "Open streams of this process")
-        streams.add_metric([], self._streams.open())
-        yield streams
         with across_projects() as session:
             for name, table in (("jobs", Job), ("evaluations", Evaluation)):
                 family = GaugeMetricFamily(f"mhpo_{name}", f"{name.capitalize()} by status", labels=["status"])

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, func, insert, literal, or_, select
+from sqlalchemy import ColumnElement, Row, case, exists, func, insert, literal, or_, select
 from sqlalchemy.orm import Session
 
 from api.models import Evaluation, Event, Job, Json, Level, ModelKind, Outbox, Status, Task
@@ -60,9 +60,13 @@ def hint(session: Session, table: Leased, keys: list[str]) -> None:
 
 
 def hint_again(session: Session, table: Leased) -> list[str]:
-    """Write new hints for what has been queued for `hint_seconds`; for when the broker's queue is found empty."""
+    """Write new hints for what has been queued for `hint_seconds`; for when the broker's queue is found empty.
+
+    What still has one in the outbox needs no other.
+    """
     age = func.now() - timedelta(seconds=settings().hint_seconds)
-    query = select(table.id).where(table.status == Status.QUEUED, table.queued_at < age, due(table))
+    hinted = exists().where(Outbox.key == table.id)
+    query = select(table.id).where(table.status == Status.QUEUED, table.queued_at < age, due(table), ~hinted)
     keys = list(session.scalars(query.order_by(table.turn_at, table.id)))
     hint(session, table, keys)
     return keys

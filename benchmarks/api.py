@@ -1,9 +1,9 @@
 """Requests a second and latencies of the API over a large record, each beside /healthz in the same run.
 
-    python -m benchmarks.api [--jobs 10000] [--points 10000000] [--names 50] [--connections 4] [--seconds 8]
+    python -m benchmarks.api [--jobs 10000] [--points 10000000] [--names 50] [--connections 4] [--seconds 8] [--processes 2]
 
 The record: `--jobs` ended jobs, and `--points` values of metrics, a million of them in one long run, the others in runs of
-20,000 steps. Real PostgreSQL and Redis, one API process, and a client process, all on this machine's cores.
+20,000 steps. Real PostgreSQL and Redis, the API processes and a client process, all on this machine's cores.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from statistics import quantiles
 from typing import Any
 
 import httpx
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from benchmarks.serving import own_record, serving
 
@@ -28,7 +29,9 @@ STEPS = 20_000
 LONG = "job-" + "l" * 24
 WIDE = "job-" + "w" * 24
 
-Ask = Callable[[httpx.AsyncClient], Any]
+_CAUGHT_UP_SECONDS = 5.0  # a stream's first item comes before it has looked whether there are more
+
+Ask = Callable[[ClientSession], Any]  # the request, to be entered
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +102,18 @@ async def load(url: str, name: str, ask_once: Ask, connections: int, seconds: fl
     """Ask on so many connections, each at once when it was answered."""
     latencies: list[float] = []
 
-    async def keep_asking(client: httpx.AsyncClient, until: float) -> None:
+    async def answered(client: ClientSession) -> None:
+        async with ask_once(client) as answer:
+            answer.raise_for_status()
+            await answer.read()
+
+    async def keep_asking(client: ClientSession, until: float) -> None:
         while (start := time.perf_counter()) < until:
-            (await ask_once(client)).raise_for_status()
+            await answered(client)
             latencies.append(time.perf_counter() - start)
 
-    limits = httpx.Limits(max_connections=connections)
-    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=limits) as client:
-        await ask_once(client)
+    async with ClientSession(url, timeout=ClientTimeout(60), connector=TCPConnector(limit=connections)) as client:
+        await asyncio.gather(*(answered(client) for _ in range(connections)))
         start = time.perf_counter()
         await asyncio.gather(*(keep_asking(client, start + seconds) for _ in range(connections)))
         return Load(name, latencies, time.perf_counter() - start)
@@ -188,6 +195,7 @@ async def streams(url: str, spec: dict[str, Any], count: int, seconds: float) ->
         without = await _database_load(seconds)
         listening = [asyncio.create_task(listen()) for _ in range(count)]
         await all_open.wait()
+        await asyncio.sleep(_CAUGHT_UP_SECONDS)
         beside = await _database_load(seconds)
         start = time.perf_counter()
         await client.post(f"/v1/jobs/{job_id}/cancel")
@@ -232,10 +240,16 @@ def main() -> None:
     parser.add_argument("--names", type=int, default=50)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mhpo-api-") as name:
         folder = Path(name)
-        with own_record(folder, MHPO_DATA_DIR=str(folder / "data"), MHPO_ALLOWED_ROOTS=name) as url:
+        with own_record(
+            folder,
+            MHPO_DATA_DIR=str(folder / "data"),
+            MHPO_ALLOWED_ROOTS=name,
+            MHPO_API_PROCESSES=str(arguments.processes),
+        ) as url:
             spec = _spec(folder)
             _migrate_and_fill(arguments, spec)
             with serving(folder, url):

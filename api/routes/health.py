@@ -20,7 +20,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def is_alive() -> Health:
+async def is_alive() -> Health:
     """The process answers."""
     return Health(status="ok")
 

@@ -10,7 +10,7 @@ from api import job_warnings, record, record_read
 from api.background import Repeated
 from api.body import JsonBody
 from api.dependencies import RelayDep, SessionDep
-from api.idempotency import AttemptDep, once
+from api.idempotency import AttemptDep, Made, once
 from api.lineage import Lineage, changes, merge
 from api.models import Job, Json, Status
 from api.openapi import CLONE_BODY, JOB_BODY
@@ -33,7 +33,8 @@ def create_job(
     spec = JobSpec.parse(body)
     with session.begin():
         made = once(session, attempt, router.prefix, body, lambda: record.create_job(session, *plan(session, spec).as_json()))
-    return _created(made, session, relay, request, response)
+        job = find_job(session, made.job_id)
+    return _created(job, made, relay, request, response)
 
 
 @router.get("")
@@ -96,7 +97,8 @@ def retry_job(
         if parent.status not in (Status.FAILED, Status.CANCELLED):
             raise record.WrongStatusError(f"only a failed or cancelled job can be retried; this one is {parent.status}")
         made = once(session, attempt, request.url.path, {}, lambda: _make_child(session, parent, {}))
-    return _created(made, session, relay, request, response)
+        job = find_job(session, made.job_id)
+    return _created(job, made, relay, request, response)
 
 
 @router.post("/{job_id}/clone", status_code=HTTPStatus.CREATED, openapi_extra={"requestBody": CLONE_BODY})
@@ -116,7 +118,8 @@ def clone_job(
     with session.begin():
         parent = find_job(session, job_id)
         made = once(session, attempt, request.url.path, body, lambda: _make_child(session, parent, body))
-    return _created(made, session, relay, request, response)
+        job = find_job(session, made.job_id)
+    return _created(job, made, relay, request, response)
 
 
 def _make_child(session: Session, parent: Job, patch: Json) -> str:
@@ -126,11 +129,10 @@ def _make_child(session: Session, parent: Job, patch: Json) -> str:
     return record.create_job(session, *plan(session, spec).as_json(), Lineage(parent.id, diff))
 
 
-def _created(made: tuple[str, bool], session: Session, relay: Repeated, request: Request, response: Response) -> JobView:
-    """The answer about a job: its id, and whether the same request had made it before."""
-    job_id, made_before = made
+def _created(job: Job, made: Made, relay: Repeated, request: Request, response: Response) -> JobView:
+    """The answer about a job that is committed."""
     relay.wake()
-    response.headers["location"] = request.url_for("get_job", job_id=job_id).path
-    if made_before:
+    response.headers["location"] = request.url_for("get_job", job_id=job.id).path
+    if made.before:
         response.headers["idempotency-replayed"] = "true"
-    return JobView.of(find_job(session, job_id))
+    return JobView.of(job)

@@ -61,9 +61,10 @@ def create_fine_tuning_job(body: JsonBody, session: SessionDep, relay: RelayDep,
     with session.begin():
         made = wanted(session, body)
     with session.begin():
-        job_id, _ = once(session, attempt, JOBS, body, lambda: _create(session, made))
+        job = once(session, attempt, JOBS, body, lambda: _create(session, made))
+        view = _view(session, job.job_id)
     relay.wake()
-    return _view(session, job_id)
+    return view
 
 
 @router.get(JOBS)
