@@ -1,6 +1,6 @@
 """The learner's drift from the rollout policy under reuse of a batch, and from where on runs were seen to fall.
 
-In docs/regimes.md, a batch used 16 times, the runs that got there ended at 6 to 55% of their best reward, all of MHPO, SAPO
+In docs/regimes.md, a batch used 16 times, the runs that got there ended at 3 to 55% of their best reward, all of MHPO, SAPO
 and CISPO among them. The gradient norm does not tell: MHPO bounds it. GRPO, DAPO and GSPO never get there, also where their
 reward falls (to 26% and more). With stale rollouts a large ratio is the lag's, and runs got over it: there it is not looked at.
 """
@@ -49,7 +49,7 @@ class DriftWatch:
             return None
         message = (
             f"the learner drifts from the policy that sampled its batches: mean |log ratio| {level:.3f} over {STEPS} steps. "
-            f"Measured runs that came to {LIMIT} by using a batch many times fell to 6 to 55% of their best reward; lower "
+            f"Measured runs that came to {LIMIT} by using a batch many times fell to 3 to 55% of their best reward; lower "
             "updates_per_batch or optimizer.lr, or take gspo, which held best"
         )
         return Drift(message, {WATCHED: level, "limit": LIMIT})
