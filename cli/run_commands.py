@@ -64,6 +64,14 @@ def events(
 
 
 @app.command(rich_help_panel=PANEL)
+def warnings(job: JobId, url: Url = LOCAL, json: Json = False) -> None:
+    """List what deserves a look in a run, and what to try."""
+    from cli.warnings import warnings
+
+    warnings(job, url, as_json=json)
+
+
+@app.command(rich_help_panel=PANEL)
 def samples(
     job: JobId,
     step: Annotated[int | None, typer.Option(min=0, help="The latest if left out.")] = None,

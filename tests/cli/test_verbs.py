@@ -60,6 +60,8 @@ def test_a_log_is_followed_to_the_end_of_its_job(url: str, run: Claim) -> None:
     assert (rest, errors, following.returncode) == ("the end\n", "", 0)
     assert mhpo("logs", run.job_id, "--component", "grader", "--url", url).returncode == 4
 
+    assert mhpo("warnings", run.job_id, "--url", url).stdout == "nothing deserves a look\n"
+
     events = mhpo("events", run.job_id, "--follow", "--json", "--url", url).stdout.splitlines()
     assert [json.loads(line)["type"] for line in events] == ["status", "status", "phase", "status"]
     shown = mhpo("events", run.job_id, "--url", url).stdout
