@@ -1,7 +1,6 @@
 """What is new about a job since a position: its status, steps, events and log lines."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
@@ -70,18 +69,15 @@ class Item:
     data: str  # JSON, in ASCII: other line ends than \n would break a server-sent event
 
 
-def since(session: Session, job_id: str, position: Position) -> list[Item]:
-    """What comes behind `position`, about a page of each kind; nothing is left where it is empty.
+def since(session: Session, job_id: str, position: Position) -> tuple[list[Item], bool]:
+    """What comes behind `position`, about a page of each kind, and whether there may be more.
 
     Within a kind it is in order. A step comes before the events that were recorded after it, up to a page.
     """
     see_one_moment(session)
-    return [
-        *_status(session, job_id, position),
-        *_metrics(session, job_id, position),
-        *_events(session, job_id, position),
-        *_log(job_id, position),
-    ]
+    metrics, events, log = _metrics(session, job_id, position), _events(session, job_id, position), _log(job_id, position)
+    whole = len(metrics) < PAGE and len(events) < PAGE and not log
+    return [*_status(session, job_id, position), *metrics, *events, *log], not whole
 
 
 def present(session: Session, job_id: str) -> Position:
@@ -96,27 +92,30 @@ def log_is_longer(job_id: str, position: Position) -> bool:
     return _log_size(job_id) > position.log
 
 
-def _status(session: Session, job_id: str, position: Position) -> Iterable[Item]:
+def _status(session: Session, job_id: str, position: Position) -> list[Item]:
     job = session.scalars(select(Job).where(Job.id == job_id).execution_options(populate_existing=True)).one()
     data = _text(StatusView.model_validate(job).model_dump(mode="json"))
     item = Item(Kind.STATUS, crc32(data.encode()), data)
     return [] if position.knows(item) else [item]
 
 
-def _events(session: Session, job_id: str, position: Position) -> Iterable[Item]:
+def _events(session: Session, job_id: str, position: Position) -> list[Item]:
     query = select(Event).where(Event.job_id == job_id, Event.id > position.event).order_by(Event.id).limit(PAGE)
     return [Item(Kind.EVENT, event.id, _text(EventView.of(event).model_dump(mode="json"))) for event in session.scalars(query)]
 
 
-def _metrics(session: Session, job_id: str, position: Position) -> Iterable[Item]:
+def _metrics(session: Session, job_id: str, position: Position) -> list[Item]:
     mine = (StepMetrics.job_id == job_id, StepMetrics.seq > position.metrics)
-    for row in session.scalars(select(StepMetrics).where(*mine).order_by(StepMetrics.seq).limit(PAGE)):
-        time = row.reported_at.timestamp()
-        step = {"object": "job.step", "step": row.step, "attempt": row.attempt, "time": time, "metrics": row.metrics}
-        yield Item(Kind.METRICS, row.seq, _text(step))
+    rows = session.scalars(select(StepMetrics).where(*mine).order_by(StepMetrics.seq).limit(PAGE))
+    return [Item(Kind.METRICS, row.seq, _text(_step(row))) for row in rows]
 
 
-def _log(job_id: str, position: Position) -> Iterable[Item]:
+def _step(row: StepMetrics) -> Json:
+    time = row.reported_at.timestamp()
+    return {"object": "job.step", "step": row.step, "attempt": row.attempt, "time": time, "metrics": row.metrics}
+
+
+def _log(job_id: str, position: Position) -> list[Item]:
     """The next whole lines, or a piece of one that is longer than a look takes."""
     file = settings().run_folder(job_id) / "trainer.log"
     if not log_is_longer(job_id, position):

@@ -86,7 +86,9 @@ class Feed:
                     await more.wait()
 
     async def _catch_up(self, position: Position) -> AsyncIterator[Item]:
-        while not self._over.is_set() and (items := await self._read(partial(_since, self.job_id, position))):
+        more = True
+        while more and not self._over.is_set():
+            items, more = await self._read(partial(_since, self.job_id, position))
             for item in items:
                 position = position.after(item)
                 yield item
@@ -200,7 +202,7 @@ def _address() -> str:
     return make_conninfo(**parts, **alive, application_name=LISTENER)
 
 
-def _since(job_id: str, position: Position) -> list[Item]:
+def _since(job_id: str, position: Position) -> tuple[list[Item], bool]:
     with sessions()() as session:
         return news.since(session, job_id, position)
 

@@ -29,7 +29,7 @@ STEPS = 20_000
 LONG = "job-" + "l" * 24
 WIDE = "job-" + "w" * 24
 
-_CAUGHT_UP_SECONDS = 5.0  # a stream's first item comes before it has looked whether there are more
+_MOST_LOOKS = 30  # a second each, at whether the streams have caught up
 
 Ask = Callable[[ClientSession], Any]  # the request, to be entered
 
@@ -195,7 +195,9 @@ async def streams(url: str, spec: dict[str, Any], count: int, seconds: float) ->
         without = await _database_load(seconds)
         listening = [asyncio.create_task(listen()) for _ in range(count)]
         await all_open.wait()
-        await asyncio.sleep(_CAUGHT_UP_SECONDS)
+        for _ in range(_MOST_LOOKS):  # a stream's first item comes before all that it has to catch up with
+            if (await _database_load(1.0))[1] < 2 * without[1]:
+                break
         beside = await _database_load(seconds)
         start = time.perf_counter()
         await client.post(f"/v1/jobs/{job_id}/cancel")
