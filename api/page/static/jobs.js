@@ -19,13 +19,19 @@ export function show(main) {
   new Jobs(main);
 }
 
+/** What a job asks for, and where it runs: `cuda · worker-1 · GPU 0, 1`. */
+function device(job) {
+  const gpus = job.devices?.length ? `GPU ${job.devices.join(", ")}` : null;
+  return [job.spec.resources.device, job.worker, gpus].filter(Boolean).join(" · ");
+}
+
 /** Columns of the table: what it is sorted by (null: not at all), and in which direction first. */
 const COLUMNS = [
   ["Job", (job) => (job.name ?? job.id).toLowerCase(), 1],
   ["State", (job) => STATUSES.findIndex(([status]) => status === job.status), 1],
   ["Progress", (job) => job.step / job.steps, -1],
   ["Reward", (job, curve) => curve?.reward.findLast((value) => value !== null) ?? -Infinity, -1],
-  ["Device", (job) => `${job.spec.resources.device} ${job.worker ?? ""}`, 1],
+  ["Device", device, 1],
   ["Attempt", (job) => job.attempt, -1],
   ["Age", (job) => -Date.parse(job.created_at), 1],
   ["", null, 1],
@@ -176,7 +182,7 @@ class Row {
     this.put("state", [job.status, phase, why, job.warnings], () => state(job, phase, why));
     this.put("progress", progress, () => [h("progress", { max: job.steps, value: job.step, "aria-label": "steps done" }), h("span", { class: "quiet" }, progress)]);
     this.put("reward", curve?.reward, () => (curve ? spark(curve.reward) : h("span", { class: "quiet" }, "–")));
-    this.put("device", [job.spec.resources.device, job.worker], () => [job.spec.resources.device, job.worker ? h("span", { class: "quiet" }, ` · ${job.worker}`) : null]);
+    this.put("device", device(job), () => device(job));
     this.put("attempt", job.attempt, () => String(job.attempt || "–"));
     this.put("age", age(job.created_at), () => h("time", { datetime: job.created_at, title: clock(job.created_at) }, age(job.created_at)));
     return this.element;

@@ -16,7 +16,8 @@ from playwright.sync_api import expect
 from api.database import transaction
 from api.models import Json, Scope, Status
 from api.reason import Fault, Reason
-from api.record import Claim, finish
+from api.record import Claim, claim_job, finish
+from api.slots import Place
 from tests.api.locked import new_key
 from tests.api.page import a_run
 from tests.api.page.conftest import Tab
@@ -39,8 +40,11 @@ def test_jobs_are_seen_as_they_come_and_move(tab: Tab, running: Callable[..., Cl
     expect(row).to_contain_text("60 of 200")
     expect(row.locator("svg.spark")).to_be_visible()
     expect(row).to_contain_text("left")
-    new_job(name="second", algorithm={"type": "grpo"})
+    second = new_job(name="second", algorithm={"type": "grpo"}, resources={"device": "cuda"})
     expect(page.locator("tbody tr")).to_have_count(2)
+    with transaction() as session:
+        claim_job(session, second, "worker-2", Place("box", 1))
+    expect(page.locator(f'[data-job="{second}"] .device')).to_have_text("cuda · worker-2 · GPU 0")
     with transaction() as session:
         finish(session, claim, Status.FAILED, Reason("trainer_error", Fault.SYSTEM, "out of memory: 3 GiB asked for"))
     expect(row).to_contain_text("Failed")
