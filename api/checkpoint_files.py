@@ -8,12 +8,13 @@ from pathlib import Path
 
 from sqlalchemy import select, update
 
-from api.database import transaction
+from api.database import alone, transaction
 from api.models import Checkpoint, Json
 from api.settings import settings
 
 MARKER = "COMPLETE"
 STATE = "trainer_state"  # what the run needs to go on, and nobody else
+HASHING_LOCK = 0x68617368  # "hash": an advisory lock, held by the one that hashes
 _BLOCK = 1 << 20
 
 
@@ -27,7 +28,12 @@ def is_available(checkpoint: Checkpoint) -> bool:
 
 
 def hash_new() -> int:
-    """Hash checkpoints that have not been; returns how many. What has been removed already is passed over."""
+    """Hash checkpoints that have not been; returns how many, 0 while another process does. What was removed is passed over."""
+    with alone(HASHING_LOCK) as may:
+        return _hash_new() if may else 0
+
+
+def _hash_new() -> int:
     with transaction() as session:
         waiting = session.scalars(select(Checkpoint).where(Checkpoint.contents.is_(None)).order_by(Checkpoint.created_at)).all()
     hashed = 0

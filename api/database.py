@@ -1,15 +1,15 @@
 """The connection to PostgreSQL: one engine a process, one session a request or transaction."""
 
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from select import POLLIN, poll
 from typing import Any
 
 import psycopg
 from psycopg.errors import IdleInTransactionSessionTimeout
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, ExceptionContext, create_engine, event, exc
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, exc, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.scoping import PROJECT, ScopedSession
@@ -58,8 +58,8 @@ def _not_one_that_was_ended(connection: psycopg.Connection[Any], *_: object) -> 
 
     A question to the kernel, where `pool_pre_ping` asks PostgreSQL.
     """
-    waiting = select.poll()
-    waiting.register(connection.fileno(), select.POLLIN)
+    waiting = poll()
+    waiting.register(connection.fileno(), POLLIN)
     if waiting.poll(0):
         raise exc.DisconnectionError("the session was ended while it waited in the pool")
 
@@ -99,6 +99,18 @@ def across_projects() -> Iterator[Session]:
     with transaction() as session:
         session.info.pop(PROJECT, None)
         yield session
+
+
+@contextmanager
+def alone(lock: int) -> Iterator[bool]:
+    """Whether no other process holds `lock`, an advisory one; it is then held for the block, by a connection of its own."""
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        held = bool(connection.scalar(select(func.pg_try_advisory_lock(lock))))
+        try:
+            yield held
+        finally:
+            if held:
+                connection.execute(select(func.pg_advisory_unlock(lock)))
 
 
 def see_one_moment(session: Session) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from api import checkpoint_files
-from api.database import transaction
+from api.database import alone, transaction
 from api.ingest import Span, store_checkpoint, store_events, store_metrics, store_samples
 from api.models import Json
 from api.record import Claim
@@ -126,6 +126,8 @@ def test_a_checkpoint_is_hashed_in_the_background(client: httpx.Client, saved: t
     [listed] = client.get(path).json()["data"]
     assert (listed["bytes"], listed["sha256"]) == (None, None)
     assert client.get(f"{path}/5").json()["files"] is None
+    with alone(checkpoint_files.HASHING_LOCK) as held:
+        assert (held, checkpoint_files.hash_new()) == (True, 0)
     assert (checkpoint_files.hash_new(), checkpoint_files.hash_new()) == (1, 0)
     [listed] = client.get(path).json()["data"]
     assert listed["bytes"] == 256 * 9000 + 2 + 5
