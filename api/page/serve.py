@@ -9,18 +9,39 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-# The module that shows each address, and what it will need besides modules.
+from api.models import is_id
+from api.settings import settings
+
+# The module that shows each address.
 ADDRESSES = {"/": "jobs.js", "/compare": "compare.js", "/jobs/new": "new_job.js", "/jobs/{job_id}": "run.js"}
 _ENTRY = "app.js"
-_CHARTS = {"chart.js": {"vendor/uplot/uPlot.iife.min.js": "script", "vendor/uplot/uPlot.min.css": "style"}}
+_CHARTS = "chart.js"  # a page that imports it has these links too
+_CHART_LINKS = (
+    '<link rel="stylesheet" href="{assets}/vendor/uplot/uPlot.min.css">',
+    '<script defer src="{assets}/vendor/uplot/uPlot.iife.min.js"></script>',
+)
+# What the module of an address reads first, to the letter: the browser asks for it together with the modules.
+_CURVES = {
+    "max_points": 150,
+    "names": "reward,reward_std,eval/reward,step_time",
+    "x": "step",
+    "columns": ["mean", "min", "max"],
+    "digits": 4,
+}
+_FIRST_READ = {
+    "/": ["/v1/jobs?limit=50"],
+    "/jobs/{job_id}": ["/v1/jobs/{job_id}", f"/v1/jobs/{{job_id}}/metrics?{urlencode(_CURVES, doseq=True)}"],
+}
 _IMPORT = re.compile(r"""^import .* from "\./([\w/.-]+)";$""", re.MULTILINE)
 _FOREVER = "public, max-age=31536000, immutable"
 _LEAST_TO_COMPRESS = 1024  # bytes
@@ -57,11 +78,13 @@ def serve_page(app: FastAPI) -> None:
     text = (folder / "index.html").read_text(encoding="utf-8").replace("{actions}", " ".join(_actions(app)))
 
     # Nothing here waits for anything, so no thread is needed to answer.
-    def page(module: str) -> Callable[[], Awaitable[HTMLResponse]]:
-        document = text.replace("{preloads}", _preloads(contents, module)).replace("{assets}", f"/static/{version}")
+    def page(address: str, module: str) -> Callable[[Request], Awaitable[HTMLResponse]]:
+        document = text.replace("{links}", _links(contents, module)).replace("{assets}", f"/static/{version}")
+        reads = [] if settings().needs_key else _FIRST_READ.get(address, [])  # no link can send a key
 
-        async def answer() -> HTMLResponse:
-            return HTMLResponse(document, headers={"cache-control": "no-cache"})
+        async def answer(request: Request) -> HTMLResponse:
+            whole = document.replace("{reads}", _reads(reads, request.path_params.get("job_id")))
+            return HTMLResponse(whole, headers={"cache-control": "no-cache"})
 
         return answer
 
@@ -71,7 +94,7 @@ def serve_page(app: FastAPI) -> None:
         return assets[path].answer(request)
 
     for address, module in ADDRESSES.items():
-        app.add_api_route(address, page(module), response_model=None, methods=["GET"], include_in_schema=False)
+        app.add_api_route(address, page(address, module), response_model=None, methods=["GET"], include_in_schema=False)
     app.add_api_route("/static/{version_asked}/{path:path}", asset, methods=["GET"], include_in_schema=False)
 
 
@@ -81,13 +104,19 @@ def _actions(app: FastAPI) -> list[str]:
     return [action for action in ("pause", "resume", "cancel", "retry") if f"/v1/jobs/{{job_id}}/{action}" in paths]
 
 
-def _preloads(contents: dict[str, bytes], module: str) -> str:
+def _links(contents: dict[str, bytes], module: str) -> str:
     """Links by which a browser asks at once for all that the page will import, and not module after module."""
     modules = dict.fromkeys((*_imports(contents, _ENTRY), module, *_imports(contents, module)))
     links = [f'<link rel="modulepreload" href="{{assets}}/{name}">' for name in modules]
-    for name, kind in {name: kind for each in modules for name, kind in _CHARTS.get(each, {}).items()}.items():
-        links.append(f'<link rel="preload" as="{kind}" href="{{assets}}/{name}">')
-    return "\n".join(links)
+    return "\n".join((*links, *(_CHART_LINKS if _CHARTS in modules else ())))
+
+
+def _reads(paths: list[str], job_id: str | None) -> str:
+    """Links by which a browser asks for what the page will read before it has the modules that read it."""
+    if job_id is not None and not is_id("job", job_id):
+        return ""
+    hrefs = [escape(path.replace("{job_id}", job_id or "")) for path in paths]
+    return "\n".join(f'<link rel="preload" as="fetch" crossorigin href="{href}">' for href in hrefs)
 
 
 def _imports(contents: dict[str, bytes], module: str) -> dict[str, None]:

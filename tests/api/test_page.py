@@ -23,6 +23,7 @@ def test_each_address_gives_the_page_without_a_key(locked: ApiServer) -> None:
         [style] = re.findall(r'href="(/static/[^"]+\.css)"', answers[0].text)
         assert client.get(style).status_code == 200
         assert client.get("/v1/jobs").status_code == 401
+        assert not any('as="fetch"' in answer.text for answer in answers), "a link cannot send a key"
 
 
 def test_the_document_says_what_can_be_done_with_a_job(client: httpx.Client) -> None:

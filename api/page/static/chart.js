@@ -6,19 +6,8 @@ import { number } from "./words.js";
 const HEIGHT = 190;
 const SYNC = "run";
 
-let library = null;
-
-/** uPlot, loaded once; a script of its own time that makes one global. */
-export function uplot() {
-  library ??= new Promise((resolve, reject) => {
-    const style = h("link", { rel: "stylesheet", href: new URL("./vendor/uplot/uPlot.min.css", import.meta.url).href });
-    const script = h("script", { src: new URL("./vendor/uplot/uPlot.iife.min.js", import.meta.url).href });
-    script.addEventListener("load", () => resolve(window.uPlot));
-    script.addEventListener("error", () => reject(new Error("The chart library could not be loaded.")));
-    document.head.append(style, script);
-  });
-  return library;
-}
+/** uPlot is a script of its own time that makes one global; the document runs it before any module. */
+if (!window.uPlot) throw new Error("The chart library could not be loaded.");
 
 const colour = (index, strength = 1) => {
   const base = getComputedStyle(document.documentElement).getPropertyValue(`--curve-${(index % 6) + 1}`).trim();
@@ -96,7 +85,7 @@ export class Panel {
 
   draw() {
     this.element.hidden = this.isEmpty;
-    if (!this.series.length || !window.uPlot || this.drawing.clientWidth === 0) return;
+    if (!this.series.length || this.drawing.clientWidth === 0) return;
     const { lines, bands, data } = this.plan();
     const shape = JSON.stringify([lines.map((line) => line.key), this.view]);
     if (this.plot && shape === this.shape) this.plot.setData(data);
@@ -240,7 +229,7 @@ export class Panel {
 
   resize() {
     if (!this.plot) this.draw();
-    else if (this.drawing.clientWidth) this.plot.setSize({ width: this.drawing.clientWidth, height: this.plot.height });
+    else if (![0, this.plot.width].includes(this.drawing.clientWidth)) this.plot.setSize({ width: this.drawing.clientWidth, height: this.plot.height });
   }
 
   /** Draw anew in the colours that hold now. */

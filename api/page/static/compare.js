@@ -1,7 +1,7 @@
 // Runs over each other: the same curves, where their specs differ, and their scores.
 
 import { get } from "./api.js";
-import { Panel, uplot } from "./chart.js";
+import { Panel } from "./chart.js";
 import { Curves } from "./curves.js";
 import { fill, h, notice } from "./dom.js";
 import { Evaluations, percent } from "./results.js";
@@ -29,7 +29,6 @@ export async function show(main) {
   const ids = (new URLSearchParams(location.search).get("jobs") ?? "").split(",").filter(Boolean);
   if (ids.length < 2) return fill(main, h("h1", {}, "Compare"), notice("", "Choose two or more runs in the list of ", h("a", { href: "/" }, "jobs"), "."));
   const jobs = await Promise.all(ids.map((id) => get(`/v1/jobs/${id}`)));
-  await uplot();
   const runs = new Overlay(jobs);
   const view = { smoothing: Number(localStorage.getItem("smoothing") ?? 0.5), log: false, axis: "step" };
   const panels = COMPARED.map(([title, metric, more]) => new Panel({ title, series: jobs.map((job, i) => ({ ...more, name: `${metric} of ${job.id}`, label: label(job, i) })) }, runs, view, () => {}));

@@ -18,6 +18,7 @@ export class Curves {
     this.zoom = null; // [from, to] on the axis, or null
     this.points = new Map();
     this.nextStep = 0;
+    this.readTo = 0; // what `nextStep` was when all were read last
     this.ends = new Map(); // curve that was read after the others -> the first step behind what was read
     this.live = 0;
     this.waiting = []; // steps that arrive while buckets are under way
@@ -44,7 +45,7 @@ export class Curves {
     if (!answer) return;
     this.points = new Map(Object.entries(answer.series).map(([name, buckets]) => [name, rows(buckets)]));
     this.names = answer.names;
-    this.nextStep = answer.next_step;
+    this.nextStep = this.readTo = answer.next_step;
     this.ends.clear();
     this.live = 0;
     this.taken();

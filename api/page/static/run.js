@@ -1,15 +1,10 @@
 // One run: what it is doing, its curves, and what it has left.
 
 import { get, post, Stream } from "./api.js";
-import { Panel, uplot } from "./chart.js";
-import { configuration } from "./configuration.js";
+import { Panel } from "./chart.js";
 import { Curves } from "./curves.js";
-import { fill, h, notice, settled, whenSeen } from "./dom.js";
-import { Checkpoints, Evaluations } from "./results.js";
-import { Events } from "./events.js";
-import { Log } from "./log.js";
+import { fill, h, notice } from "./dom.js";
 import { benchmarkPanels, panels } from "./panels.js";
-import { Rollouts } from "./rollouts.js";
 import { Warnings } from "./warnings.js";
 import { age, clock, duration, ENDED, faultWord, number, phaseWord, statusTone, statusWord } from "./words.js";
 
@@ -17,29 +12,33 @@ const ALWAYS = ["reward", "reward_std", "eval/reward", "step_time"]; // what the
 
 export async function show(main, jobId) {
   fill(main, h("p", { class: "quiet", role: "status" }, "Loading the run…"));
-  const news = new News(jobId);
   const curves = new Curves(jobId, ALWAYS);
-  curves.loading = new AbortController(); // steps wait until the buckets are there
-  const read = news.begun.then(() => curves.load());
+  const read = curves.load();
   read.catch(() => {}); // told where it is awaited
+  const asked = get(`/v1/jobs/${jobId}`);
+  const news = new News(jobId);
+  const below = import("./below.js");
+  below.catch(() => {});
   try {
-    const [job] = await Promise.all([get(`/v1/jobs/${jobId}`), uplot()]);
+    const job = await asked;
     const run = new Run(job, actions(), curves);
     document.title = `${job.name ?? job.id} · MHPO`;
     fill(main, run.element);
-    await run.open(news, read);
+    await run.open(news, read, below);
   } catch (error) {
     news.stream.close();
     throw error;
   }
 }
 
-/** The stream, begun before anything is read; its news wait until there is someone to tell. */
+/** The stream, begun while the first curves are read; its news wait until there is someone to tell. */
 class News {
   constructor(jobId) {
     this.waiting = [];
+    this.from = null; // the job's status where the stream begins
     this.begun = new Promise((resolve) => (this.first = resolve)); // its place is taken, or it cannot be had
     const later = (name) => (...given) => {
+      if (given[0] === "status") this.from ??= given[1];
       if (this.run) this.run[name](...given);
       else this.waiting.push([name, given]);
       this.first();
@@ -69,13 +68,9 @@ class Run {
     this.sections = panels(job.spec);
     this.drawSoon = once(() => this.draw());
     curves.changed = this.drawSoon;
-    this.rollouts = new Rollouts(job);
-    this.evaluations = new Evaluations(job);
-    this.checkpoints = new Checkpoints(job);
-    this.events = new Events(job);
-    this.log = new Log(job);
     this.warnings = new Warnings(job, (metric) => this.show(metric));
-    this.refreshSoon = settled(500, () => this.refresh());
+    this.panels = [];
+    this.below = null; // what lies below the curves, once they are drawn
     this.build();
   }
 
@@ -85,10 +80,7 @@ class Run {
     this.head = h("div", { class: "card head" });
     this.empty = h("p", { class: "notice", role: "status" }, "No step is done yet: curves begin with the first.");
     this.fault = h("div", {});
-    this.panels = this.sections.map((section) => section.panels.map((panel) => this.panel(panel)));
-    const curves = this.sections.map((section, i) =>
-      h("section", { class: "curves", "aria-label": section.title }, h("h2", {}, section.title), h("div", { class: "grid" }, this.panels[i].map((panel) => panel.element))),
-    );
+    this.charts = h("div", {}, this.section(this.sections[0]));
     const jumps = ["Curves", "Scores", "Rollouts", "Events", "Log", "Checkpoints", "Configuration"];
     this.element = h(
       "div",
@@ -96,16 +88,16 @@ class Run {
       this.head,
       this.warnings.element,
       h("nav", { class: "jumps", "aria-label": "Parts of this page" }, jumps.map((name) => h("a", { href: `#${name.toLowerCase()}` }, name)), this.connection),
-      h("section", { id: "curves", "aria-label": "Curves" }, this.controls(), this.fault, this.empty, curves, this.more()),
-      part("scores", "Scores", this.evaluations.element),
-      part("rollouts", "Rollouts", this.rollouts.element),
-      part("events", "Events", this.events.element),
-      part("log", "Log", this.log.element),
-      part("checkpoints", "Checkpoints", this.checkpoints.element),
-      part("configuration", "Configuration", configuration(job)),
+      h("section", { id: "curves", "aria-label": "Curves" }, this.controls(), this.fault, this.empty, this.charts, this.more()),
     );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.each((panel) => panel.restyle()));
     this.header();
+  }
+
+  section({ title, panels }) {
+    const made = panels.map((panel) => this.panel(panel));
+    this.panels.push(made);
+    return h("section", { class: "curves", "aria-label": title }, h("h2", {}, title), h("div", { class: "grid" }, made.map((panel) => panel.element)));
   }
 
   panel(definition) {
@@ -116,27 +108,41 @@ class Run {
     this.panels.flat().forEach(work);
   }
 
-  /** The stream's place is taken before anything is read (its first piece says so), so that nothing falls between the two. */
-  async open(news, read) {
+  /** What is seen first is drawn first; all else is made when that is on the screen. */
+  async open(news, read, below) {
     this.stream = news.stream;
+    const { attempt } = this.job;
+    await this.load(read);
+    this.draw();
+    await painted();
+    this.charts.append(...this.sections.slice(1).map((section) => this.section(section)));
+    this.drawSoon();
+    await this.addBelow(below);
     await news.begun;
     news.follow(this);
+    if (news.from && (news.from.step + 1 !== this.curves.readTo || news.from.attempt !== attempt)) this.curves.again(); // a step fell between
     setInterval(() => this.header(), 5000);
     setInterval(() => ENDED.includes(this.job.status) || this.warnings.load(), 15_000); // a worker that is silent sends no news
-    await this.load(read);
-    this.drawSoon(); // it may have been read before there was anything to draw on
     await this.warnings.load();
-    for (const each of this.parts) whenSeen(each.element, () => each.load());
+    this.below?.open();
     if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView(); // it was not there before
   }
 
-  get parts() {
-    return [this.evaluations, this.rollouts, this.events, this.log, this.checkpoints];
+  /** Where the service went away meanwhile, what is there already stays and goes on. */
+  async addBelow(loading) {
+    try {
+      const { Below } = await loading;
+      this.below = new Below(this.job);
+      this.element.append(...this.below.sections);
+    } catch (error) {
+      const again = h("button", { type: "button", onclick: () => location.reload() }, "Load the page anew");
+      this.element.append(notice("bad", `The rest of this page could not be loaded: ${error.message} `, again));
+    }
   }
 
   /** All that has been seen, anew. */
   async loadAll() {
-    await Promise.all([this.load(), this.warnings.load(), ...this.parts.filter((each) => each.begun).map((each) => each.load())]);
+    await Promise.all([this.load(), this.warnings.load(), this.below?.loadAgain()]);
   }
 
   async load(read = this.curves.load()) {
@@ -149,29 +155,19 @@ class Run {
     }
   }
 
-  /** What changes seldom and is read whole. */
-  async refresh() {
-    await Promise.all([this.evaluations, this.checkpoints].filter((each) => each.begun).map((each) => each.load()));
-  }
-
   news(kind, data, id) {
     if (this.readWithoutStream) this.loadAll();
     this.readWithoutStream = false;
     if (kind === "metrics") {
       this.curves.add(data);
-      this.rollouts.newStep(data.step);
       this.warnings.soon();
     } else if (kind === "status") {
       Object.assign(this.job, data);
       this.header();
-      this.refreshSoon();
-    } else if (kind === "event") {
-      this.events.add(data);
-      if (data.level !== "info") this.warnings.soon();
-      this.refreshSoon();
-    } else if (kind === "log") {
-      this.log.add(data.text, Number(id.split(".")[2]));
+    } else if (kind === "event" && data.level !== "info") {
+      this.warnings.soon();
     }
+    this.below?.news(kind, data, id);
   }
 
   state(connected, error) {
@@ -342,7 +338,8 @@ class Run {
   }
 }
 
-const part = (id, title, ...content) => h("section", { id, class: "part" }, h("h2", {}, title), ...content);
+/** When what is drawn now is on the screen. */
+const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 
 /** At most one call a frame. */
 function once(work) {

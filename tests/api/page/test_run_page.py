@@ -61,10 +61,15 @@ def claim(running: Running, spec: Json) -> Claim:
     return made
 
 
+_TIMES_READ = """() => [...document.querySelectorAll('link[as="fetch"]')]
+  .map(link => performance.getEntriesByName(link.href, "resource").length)"""
+
+
 def test_a_run_at_a_glance(tab: Tab, claim: Claim) -> None:
     page = tab.open(f"/jobs/{claim.job_id}")
     for panel in ("Reward", "Reward by grader", "Importance ratio", "Survival weight by side", "Time of a step"):
         last_step(page, panel, 80)
+    assert page.evaluate(_TIMES_READ) == [1, 1], "what the document asks for is what the page reads, and is not asked again"
     expect(page.locator("#status")).to_contain_text("Running")
     expect(page.locator(".facts")).to_contain_text("80 of 200")
     expect(page.locator(".connection")).to_have_text("live")
