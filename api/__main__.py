@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.database import transaction
 from api.keys import has_usable_key
 from api.main import app
-from api.processes import ONE_OF_SEVERAL, serve_several, shared_socket
+from api.processes import own_socket, serve_several
 from api.settings import settings
 from api.streams import Streams
 
@@ -34,12 +34,10 @@ def serve() -> None:
     """Serve until asked to stop; not at all where nobody could use it."""
     if settings().needs_key and not _somebody_has_a_key():
         sys.exit(NO_KEY.format(host=settings().host))
-    if ONE_OF_SEVERAL in sys.argv[1:]:
-        _serve_here([shared_socket()])
-    elif settings().api_processes > 1:
+    own = own_socket()
+    if own is None and settings().api_processes > 1:
         sys.exit(serve_several(settings().api_processes))
-    else:
-        _serve_here(None)
+    _serve_here(None if own is None else [own])
 
 
 def _serve_here(sockets: list[socket] | None) -> None:

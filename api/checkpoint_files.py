@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -29,15 +29,20 @@ def is_available(checkpoint: Checkpoint) -> bool:
 
 def hash_new() -> int:
     """Hash checkpoints that have not been; returns how many, 0 while another process does. What was removed is passed over."""
+    if not _not_hashed():
+        return 0
     with alone(HASHING_LOCK) as may:
-        return _hash_new() if may else 0
+        return _hash(_not_hashed()) if may else 0
 
 
-def _hash_new() -> int:
+def _not_hashed() -> Sequence[Checkpoint]:
     with transaction() as session:
-        waiting = session.scalars(select(Checkpoint).where(Checkpoint.contents.is_(None)).order_by(Checkpoint.created_at)).all()
+        return session.scalars(select(Checkpoint).where(Checkpoint.contents.is_(None)).order_by(Checkpoint.created_at)).all()
+
+
+def _hash(checkpoints: Sequence[Checkpoint]) -> int:
     hashed = 0
-    for checkpoint in waiting:
+    for checkpoint in checkpoints:
         if (contents := _contents(checkpoint)) is not None:
             _record(checkpoint, contents)
             hashed += 1

@@ -9,25 +9,27 @@ from typing import Any
 import psycopg
 from psycopg.errors import IdleInTransactionSessionTimeout
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, ExceptionContext, create_engine, event, exc, func, select
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, exc, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.scoping import PROJECT, ScopedSession
+from api.scoping import CONNECTION, PROJECT, ScopedSession
 from api.settings import settings
 
 OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)  # what a database that is away or overloaded raises
+
+_CONNECTIONS = 40  # of all API processes, besides the one that each listens on: of PostgreSQL's 100 workers want some
+_KEPT = 10
+
+KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}  # seconds: a dead line is found out
 
 # A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end. A process that
 # froze in mid-transaction must not keep its locks: its session is ended, well before a worker's lease of a minute is.
 _LIMITS = {"lock_timeout": 10_000, "statement_timeout": 30_000, "idle_in_transaction_session_timeout": 30_000}  # milliseconds
 _CONNECT_ARGS = {
     "connect_timeout": 5,
+    **KEEPALIVES,
     "options": " ".join(["-c timezone=UTC", *(f"-c {name}={limit}" for name, limit in _LIMITS.items())]),
 }
-
-
-_CONNECTIONS = 40  # of all API processes: PostgreSQL has 100 by default, and workers want some
-_KEPT = 10
 
 
 def most_connections() -> int:
@@ -82,8 +84,8 @@ def sessions() -> sessionmaker[Session]:
 @cache
 def reading_sessions() -> sessionmaker[Session]:
     """As `sessions()`, for what only reads: no transaction spans its statements, each of which is one round trip."""
-    alone = engine().execution_options(isolation_level="AUTOCOMMIT")
-    return sessionmaker(alone, class_=ScopedSession, expire_on_commit=False)
+    reading = engine().execution_options(isolation_level="AUTOCOMMIT")
+    return sessionmaker(reading, class_=ScopedSession, expire_on_commit=False)
 
 
 @contextmanager
@@ -103,14 +105,17 @@ def across_projects() -> Iterator[Session]:
 
 @contextmanager
 def alone(lock: int) -> Iterator[bool]:
-    """Whether no other process holds `lock`, an advisory one; it is then held for the block, by a connection of its own."""
+    """Whether no other process holds `lock`, an advisory one; it is then held for the block, by a connection of its own.
+
+    It outlasts long work, and PostgreSQL frees it when the process ends; one that is frozen keeps it.
+    """
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         held = bool(connection.scalar(select(func.pg_try_advisory_lock(lock))))
         try:
             yield held
         finally:
             if held:
-                connection.execute(select(func.pg_advisory_unlock(lock)))
+                connection.invalidate()  # which frees it, also where PostgreSQL was started anew meanwhile
 
 
 def see_one_moment(session: Session) -> None:
@@ -120,11 +125,9 @@ def see_one_moment(session: Session) -> None:
 
 
 def is_at_rest(session: Session) -> bool:
-    """Whether PostgreSQL has no transaction open for `session`, and so need not be asked to end one."""
-    if not session.in_transaction():
-        return True
-    connection = session.connection()
-    if connection.invalidated:
+    """Whether PostgreSQL has no transaction open for `session`, and so need not be asked to end one. Waits for nothing."""
+    connection: Connection | None = session.info.get(CONNECTION)
+    if connection is None or connection.closed or connection.invalidated:
         return True
     raw: psycopg.Connection[Any] | None = connection.connection.driver_connection
     return raw is None or raw.info.transaction_status == TransactionStatus.IDLE

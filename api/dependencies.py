@@ -32,5 +32,5 @@ async def _relay(request: Request) -> Repeated:
     return relay
 
 
-SessionDep = Annotated[Session, Depends(_request_session)]
+SessionDep = Annotated[Session, Depends(_request_session, scope="function")]  # not for as long as a client reads
 RelayDep = Annotated[Repeated, Depends(_relay)]

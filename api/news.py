@@ -84,12 +84,15 @@ def present(session: Session, job_id: str) -> Position:
     """The position of a reader that has had everything but the status."""
     event = session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
     metrics = session.scalar(select(func.max(StepMetrics.seq)).where(StepMetrics.job_id == job_id)) or 0
-    return Position(event, metrics, _log_size(job_id))
+    return Position(event, metrics, log_size(job_id))
 
 
-def log_is_longer(job_id: str, position: Position) -> bool:
-    """Whether the log may hold more than `position` knows; asks the file system alone."""
-    return _log_size(job_id) > position.log
+def log_size(job_id: str) -> int:
+    """Bytes of the trainer's log, 0 where there is none yet; asks the file system alone."""
+    try:
+        return (settings().run_folder(job_id) / "trainer.log").stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _status(session: Session, job_id: str, position: Position) -> list[Item]:
@@ -118,7 +121,7 @@ def _step(row: StepMetrics) -> Json:
 def _log(job_id: str, position: Position) -> list[Item]:
     """The next whole lines, or a piece of one that is longer than a look takes."""
     file = settings().run_folder(job_id) / "trainer.log"
-    if not log_is_longer(job_id, position):
+    if log_size(job_id) <= position.log:
         return []
     with file.open("rb") as log:
         log.seek(position.log)
@@ -126,13 +129,6 @@ def _log(job_id: str, position: Position) -> list[Item]:
     whole = found[: found.rfind(b"\n") + 1] or (found if len(found) == _LOG_BYTES else b"")
     text = whole.decode("utf-8", "replace")
     return [Item(Kind.LOG, position.log + len(whole), _text({"component": "trainer", "text": text}))] if whole else []
-
-
-def _log_size(job_id: str) -> int:
-    try:
-        return (settings().run_folder(job_id) / "trainer.log").stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _text(document: Json) -> str:

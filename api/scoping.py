@@ -8,13 +8,14 @@ reaper, worker) has none and sees all. It holds for every query through the ORM:
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import event, select
-from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy import Connection, event, select
+from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, Session, SessionTransaction, with_loader_criteria
 
 from api.caller import CALLER
 from api.models import Evaluation, Job, Owned
 
 PROJECT = "project"
+CONNECTION = "connection"  # in a session's info: the last one that it was given
 
 
 class ScopedSession(Session):
@@ -25,6 +26,11 @@ class ScopedSession(Session):
         caller = CALLER.get()
         if caller is not None:
             self.info[PROJECT] = caller.project
+
+
+@event.listens_for(ScopedSession, "after_begin")
+def _remember(session: Session, _: SessionTransaction, connection: Connection) -> None:
+    session.info[CONNECTION] = connection
 
 
 @event.listens_for(ScopedSession, "do_orm_execute")

@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".mhpo")
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    api_processes: Annotated[int, Field(ge=1, le=64, description="That share the port; each uses one core at most")] = 1
+    api_processes: Annotated[int, Field(ge=1, le=4, description="That share the port; each uses one core at most")] = 1
 
     lease_seconds: Annotated[Seconds, Field(description="A worker that is silent for so long has lost its job")] = 60
     heartbeat_seconds: Seconds = 10

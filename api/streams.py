@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 from psycopg.conninfo import make_conninfo
 
 from api import news
-from api.database import OUTAGES, engine, sessions
+from api.database import KEEPALIVES, OUTAGES, engine, sessions
 from api.news import Item, Position
 
 logger = logging.getLogger(__name__)
@@ -96,10 +96,11 @@ class Feed:
     async def _read_on(self, position: Position) -> None:
         while True:
             self._dirty.clear()
+            log_size = news.log_size(self.job_id)
             async for item in self._catch_up(position):
                 position = position.after(item)
                 self._add(item)
-            await self._change(position)
+            await self._change(log_size)
 
     def _add(self, item: Item) -> None:
         self._buffer.append(item)
@@ -107,9 +108,9 @@ class Feed:
         self._more.set()
         self._more = asyncio.Event()
 
-    async def _change(self, position: Position) -> None:
-        """Until the record tells of a change, or the log has grown."""
-        while not self._dirty.is_set() and not news.log_is_longer(self.job_id, position):
+    async def _change(self, log_size: int) -> None:
+        """Until the record tells of a change, or the log has no longer the size that it had before the last look."""
+        while not self._dirty.is_set() and news.log_size(self.job_id) == log_size:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._dirty.wait(), _LOG_SECONDS)
 
@@ -198,8 +199,7 @@ def _address() -> str:
     """For libpq; a connection that has silently died is found out within half a minute."""
     url = engine().url
     parts = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
-    alive = {"connect_timeout": "5", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
-    return make_conninfo(**parts, **alive, application_name=LISTENER)
+    return make_conninfo(**parts, **KEEPALIVES, connect_timeout="5", application_name=LISTENER)
 
 
 def _since(job_id: str, position: Position) -> tuple[list[Item], bool]:

@@ -1,6 +1,5 @@
-"""What Prometheus reads: requests as this process answers them, and the state of the record when it asks."""
+"""What Prometheus reads: requests as they are answered, and the state of the record when it asks."""
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -14,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import webhooks
 from api.database import across_projects
 from api.models import Evaluation, Job, Outbox, Status
-from api.processes import TELEMETRY_FOLDER
+from api.processes import is_one_of_several
 from api.workers import workers_seen
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -47,7 +46,7 @@ def registry() -> CollectorRegistry:
     """Of the record, and of what this process counts, or all that share its port."""
     made = CollectorRegistry()
     made.register(Record())
-    if _is_one_of_several():
+    if is_one_of_several():
         MultiProcessCollector(made)  # type: ignore[no-untyped-call]  # registers itself
     return made
 
@@ -62,13 +61,9 @@ def open_streams(of: CollectorRegistry) -> Gauge:
     return Gauge("mhpo_streams", "Open streams", registry=_own(of), multiprocess_mode="livesum")
 
 
-def _own(registry: CollectorRegistry) -> CollectorRegistry | None:
+def _own(of: CollectorRegistry) -> CollectorRegistry | None:
     """Where a counter of this process is registered: nowhere where the processes' files are added up."""
-    return None if _is_one_of_several() else registry
-
-
-def _is_one_of_several() -> bool:
-    return TELEMETRY_FOLDER in os.environ
+    return None if is_one_of_several() else of
 
 
 class Record(Collector):

@@ -62,10 +62,10 @@ def hint(session: Session, table: Leased, keys: list[str]) -> None:
 def hint_again(session: Session, table: Leased) -> list[str]:
     """Write new hints for what has been queued for `hint_seconds`; for when the broker's queue is found empty.
 
-    What still has one in the outbox needs no other.
+    What still has one in the outbox that is due needs no other.
     """
     age = func.now() - timedelta(seconds=settings().hint_seconds)
-    hinted = exists().where(Outbox.key == table.id)
+    hinted = exists().where(Outbox.key == table.id, or_(Outbox.not_before.is_(None), Outbox.not_before <= func.now()))
     query = select(table.id).where(table.status == Status.QUEUED, table.queued_at < age, due(table), ~hinted)
     keys = list(session.scalars(query.order_by(table.turn_at, table.id)))
     hint(session, table, keys)

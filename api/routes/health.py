@@ -1,6 +1,8 @@
 """Whether the process lives, and whether it can do its work."""
 
 import logging
+import os
+import signal
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -11,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.database import engine
 from api.errors import ApiError
 from api.models import Outbox, Task
+from api.processes import is_one_of_several
 from api.queue import waiting
 from api.schemas import Health
 
@@ -29,6 +32,9 @@ async def is_alive() -> Health:
 def is_ready(request: Request) -> Health:
     """Database, broker and background work are there; 503 names those that are not."""
     absent = [thread.name for thread in request.app.state.background if not thread.is_alive()]
+    if absent and is_one_of_several():
+        logger.error("without %s this process ends, and with it the others, whose answers would hide it", ", ".join(absent))
+        os.kill(os.getpid(), signal.SIGTERM)
     absent += [name for name, is_there in (("database", _database_answers), ("redis", _broker_answers)) if not is_there()]
     if absent:
         raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", f"not reachable: {', '.join(absent)}")

@@ -61,8 +61,8 @@ def create_fine_tuning_job(body: JsonBody, session: SessionDep, relay: RelayDep,
     with session.begin():
         made = wanted(session, body)
     with session.begin():
-        job = once(session, attempt, JOBS, body, lambda: _create(session, made))
-        view = _view(session, job.job_id)
+        job_id = once(session, attempt, JOBS, body, lambda: _create(session, made)).job_id
+        view = _view(session, job_id)
     relay.wake()
     return view
 

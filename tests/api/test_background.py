@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -122,6 +123,24 @@ def test_an_outage_of_the_database_is_answered_by_503_and_survived(servers: embe
             wait_until(lambda: code_of(server, "/readyz") == 200)
             assert code_of(server, "/v1/jobs") == 200
     finally:
+        stop(postgres)
+
+
+@pytest.mark.slow
+def test_a_frozen_database_holds_up_nobody_who_does_not_ask_it(servers: embedded.Servers, tmp_path: Path) -> None:
+    postgres = embedded.Postgres(tmp_path)
+    postgres.start()
+    assert postgres.process is not None
+    try:
+        migrate(postgres.url)
+        postgres.process.send_signal(signal.SIGSTOP)
+        with api_server(tmp_path / "api.log", MHPO_DATABASE_URL=postgres.url) as server, ThreadPoolExecutor(4) as threads:
+            asked = [threads.submit(code_of, server, "/v1/jobs") for _ in range(4)]
+            while not all(each.done() for each in asked):
+                assert httpx.get(f"{server.url}/healthz", timeout=4, trust_env=False).status_code == 200
+            assert {each.result() for each in asked} == {503}
+    finally:
+        postgres.process.send_signal(signal.SIGCONT)
         stop(postgres)
 
 

@@ -339,7 +339,13 @@ class Run {
 }
 
 /** When what is drawn now is on the screen. */
-const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+/** When what is there is on the screen; at once where the page is not looked at, for then nothing is drawn. */
+const painted = () =>
+  new Promise((done) => {
+    if (document.hidden) return done();
+    document.addEventListener("visibilitychange", done, { once: true });
+    requestAnimationFrame(() => setTimeout(done));
+  });
 
 /** At most one call a frame. */
 function once(work) {
