@@ -10,7 +10,7 @@ from api.idempotency import forget_old
 from api.models import Evaluation, Job, Task
 from api.queue import waiting
 from api.record import note_lacking, reap
-from api.telling import Leased, hint_again
+from api.telling import Leased, hint, not_hinted
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,17 @@ def look() -> bool:
 
 
 def _replace_lost_hints() -> None:
-    """An empty queue beside rows that wait means lost messages (a flushed or restored broker, a worker killed at receipt)."""
-    empty = [table for table, task in _TABLES if waiting(task) == 0]
+    """An empty queue beside rows that wait means lost messages (a flushed or restored broker, a worker killed at receipt).
+
+    The outbox is looked at before the queue: a hint that moves from one to the other meanwhile is seen in either.
+    """
     with transaction() as session:
-        if empty and _leads(session):
-            for table in empty:
-                hint_again(session, table)
+        if not _leads(session):
+            return
+        for table, task in _TABLES:
+            keys = not_hinted(session, table)
+            if keys and waiting(task) == 0:
+                hint(session, table, keys)
 
 
 def _leads(session: Session) -> bool:

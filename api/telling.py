@@ -59,17 +59,12 @@ def hint(session: Session, table: Leased, keys: list[str]) -> None:
     session.execute(insert(Outbox).from_select(["task", "key", "not_before"], rows.order_by(table.turn_at, table.id)))
 
 
-def hint_again(session: Session, table: Leased) -> list[str]:
-    """Write new hints for what has been queued for `hint_seconds`; for when the broker's queue is found empty.
-
-    What still has one in the outbox that is due needs no other.
-    """
+def not_hinted(session: Session, table: Leased) -> list[str]:
+    """What has been queued for `hint_seconds` with no hint in the outbox that is due: it was published, and may be lost."""
     age = func.now() - timedelta(seconds=settings().hint_seconds)
     hinted = exists().where(Outbox.key == table.id, or_(Outbox.not_before.is_(None), Outbox.not_before <= func.now()))
     query = select(table.id).where(table.status == Status.QUEUED, table.queued_at < age, due(table), ~hinted)
-    keys = list(session.scalars(query.order_by(table.turn_at, table.id)))
-    hint(session, table, keys)
-    return keys
+    return list(session.scalars(query.order_by(table.turn_at, table.id)))
 
 
 def due(table: Leased) -> ColumnElement[bool]:

@@ -1,6 +1,6 @@
 """One optimizer step of the learner on a Qwen3 shape: tokens/s, peak memory, and the step beside its arithmetic floor.
 
-    python -m benchmarks.learner [--shape small|4b] [--completions 32] [--median 120] [--prompt 16]
+    python -m benchmarks.learner [--shape small|4b] [--completions 32] [--median 120] [--prompt 16] [--compile layers|mlp]
     python -m benchmarks.learner --peer trl --peer-python /path/to/an/environment/with/trl/bin/python
 
 The floor is 6 x parameters x tokens at the rate that matrix products of the model's own shapes reach, measured in the same run
@@ -107,6 +107,13 @@ def make_policy(shape: Shape, tokenizer: PreTrainedTokenizerFast, device: torch.
     return Policy(model, tokenizer, temperature=1.0)
 
 
+def compile_layers(policy: Policy, *, whole: bool) -> None:
+    """For any length, by torch.compile; it is done in the first step."""
+    for layer in policy.model.base_model.layers:
+        for part in [layer] if whole else [layer.mlp, layer.input_layernorm, layer.post_attention_layernorm]:
+            part.forward = torch.compile(part.forward, dynamic=True)
+
+
 def peak_memory_gb(device: torch.device) -> float:
     """GB: allocated on the GPU, or this process's resident peak, weights, optimizer and libraries included."""
     if device.type == "cuda":
@@ -138,6 +145,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--micro-batch-tokens", type=int)
     parser.add_argument("--activation-checkpointing", action="store_true")
+    parser.add_argument("--compile", choices=["layers", "mlp"], help="torch.compile each layer, or its MLP and norms alone")
     parser.add_argument("--peer", choices=["trl"], help="also time this trainer on the same sequences")
     parser.add_argument("--peer-python", type=Path, help="the Python of the environment that the peer is installed in")
     parser.add_argument("--peer-micro-batch", type=int, default=8, help="sequences in one of the peer's micro-batches")
@@ -153,6 +161,8 @@ def main() -> None:
     policy = make_policy(shape, character_tokenizer(), device)
     if arguments.activation_checkpointing:
         policy.checkpoint_activations()
+    if arguments.compile:
+        compile_layers(policy, whole=arguments.compile == "layers")
     parameters = sum(p.numel() for p in policy.model.parameters())
     learner = Learner(policy, Optimizer(lr=1e-6), Objective(algorithm=Mhpo()), total_updates=100, micro_batch_tokens=budget)
     before = matmul_rate(shape, min(tokens, budget), device)

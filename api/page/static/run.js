@@ -338,7 +338,6 @@ class Run {
   }
 }
 
-/** When what is drawn now is on the screen. */
 /** When what is there is on the screen; at once where the page is not looked at, for then nothing is drawn. */
 const painted = () =>
   new Promise((done) => {
