@@ -112,7 +112,7 @@ class Run {
   async open(news, read, below) {
     this.stream = news.stream;
     const { attempt } = this.job;
-    await this.load(read);
+    await Promise.all([this.load(read), this.warnings.load()]); // they stand above: what is drawn does not move
     this.draw();
     await painted();
     this.charts.append(...this.sections.slice(1).map((section) => this.section(section)));
@@ -123,7 +123,6 @@ class Run {
     if (news.from && (news.from.step + 1 !== this.curves.readTo || news.from.attempt !== attempt)) this.curves.again(); // a step fell between
     setInterval(() => this.header(), 5000);
     setInterval(() => ENDED.includes(this.job.status) || this.warnings.load(), 15_000); // a worker that is silent sends no news
-    await this.warnings.load();
     this.below?.open();
     if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView(); // it was not there before
   }

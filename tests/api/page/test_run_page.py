@@ -177,6 +177,8 @@ def test_curves_are_zoomed_smoothed_and_taken_away(tab: Tab, claim: Claim) -> No
     drawing = page.locator('[data-panel="Reward"] .u-over')
     box = drawing.bounding_box()
     assert box is not None
+    expect(page.locator("#configuration")).to_be_attached()
+    assert drawing.bounding_box() == box, "what is drawn does not move as the rest of the page comes"
     page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50, steps=4)
