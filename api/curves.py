@@ -46,7 +46,7 @@ def buckets(
     first, end = _steps_between(session, job_id, axis, low, high)
     names = _names(session, job_id, first, end)
     asked = names if wanted is None else list(dict.fromkeys(wanted))
-    width = _width(first, end, limit)
+    width = bucket_steps(first, end, limit)
     series = _buckets(session, job_id, asked, first, end, width)
     where = _positions(session, job_id, axis, {step for curve in series.values() for step in curve["step"]})
     return BucketsView(
@@ -58,17 +58,17 @@ def buckets(
     )
 
 
-def _width(first: int, end: int, limit: int) -> int:
+def bucket_steps(first: int, end: int, limit: int) -> int:
     """Steps a bucket: whole segments of the largest size that fits, in no more than `limit` buckets."""
     least = max(1, ceil((end - first) / limit))
-    size = _largest_within(least)
+    size = largest_within(least)
     width = ceil(least / size) * size
     while end > first and (end - 1) // width - first // width + 1 > limit:
         width += size
     return width
 
 
-def _largest_within(width: int) -> int:
+def largest_within(width: int) -> int:
     return max((size for size in SIZES if size <= width), default=STEPS)
 
 
@@ -78,7 +78,7 @@ _COLUMNS = ("last_step", "last", "min", "max", "mean", "n", "not_finite")
 def _buckets(session: Session, job_id: str, names: list[str], first: int, end: int, width: int) -> dict[str, dict[str, Any]]:
     """name -> columns of its buckets, in the order of their steps."""
     empty: dict[str, dict[str, Any]] = {name: {"step": [], **{column: [] for column in _COLUMNS[1:]}} for name in names}
-    pieces = [select(parts(job_id, piece, names)) for piece in cover(first, end, _largest_within(width))]
+    pieces = [select(parts(job_id, piece, names)) for piece in cover(first, end, largest_within(width))]
     if not pieces or not names:
         return empty
     bucket = summed(union_all(*pieces).subquery(), width).subquery()

@@ -24,7 +24,7 @@ from api.settings import is_loopback
 
 logger = logging.getLogger(__name__)
 
-# What anyone may read: no data of a job. The page asks for the key itself.
+# What anyone may read: no data of a job but for who needs no key. The page asks for the key itself.
 PUBLIC = ("/", "/compare", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 PUBLIC_FOLDERS = ("/jobs/", "/static/", "/docs/assets/")
 KEYS_PATH = "/v1/keys"
@@ -78,7 +78,7 @@ class Guard:
 
     async def _caller(self, request: Request) -> Caller:
         if request.method in _READING and _is_public(request.url.path):
-            return NOBODY
+            return self._visitor(request)
         key = _key_of(request)
         if key is not None and (self._needs_key or keys.is_key(key)):
             return await self._holder(key)
@@ -87,6 +87,11 @@ class Guard:
         _refuse_other_names(request)
         _refuse_other_sites(request)
         return ON_LOOPBACK
+
+    def _visitor(self, request: Request) -> Caller:
+        """Of what is public: a document shows jobs to who would be let in without a key, and to nobody else."""
+        here = not self._needs_key and _is_local(request) and _has_own_name(request)
+        return ON_LOOPBACK if here and _is_document(request.url.path) else NOBODY
 
     async def _holder(self, key: str) -> Caller:
         digest = keys.sha256(key)
@@ -141,6 +146,10 @@ def _is_public(path: str) -> bool:
     return path in PUBLIC or path.startswith(PUBLIC_FOLDERS)
 
 
+def _is_document(path: str) -> bool:
+    return path == "/" or path.startswith("/jobs/")
+
+
 def _key_of(request: Request) -> str | None:
     kind, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() if kind.lower() == "bearer" else None
@@ -159,12 +168,16 @@ def _is_local(request: Request) -> bool:
     return all(end and is_loopback(end) for end in ends) and not any(name in request.headers for name in _FORWARDED)
 
 
-def _refuse_other_names(request: Request) -> None:
-    """A page whose own name was made to point at this machine (DNS rebinding) still sends that name."""
+def _has_own_name(request: Request) -> bool:
     found = _HOST.fullmatch(request.headers.get("host", ""))
     host = found["name"] if found else ""
-    if not (is_loopback(host) or host.endswith(".localhost")):
-        message = f"Without an API key this service answers as localhost only, not as {host[:80]!r}."
+    return is_loopback(host) or host.endswith(".localhost")
+
+
+def _refuse_other_names(request: Request) -> None:
+    """A page whose own name was made to point at this machine (DNS rebinding) still sends that name."""
+    if not _has_own_name(request):
+        message = f"Without an API key this service answers as localhost only, not as {request.headers.get('host', '')[:80]!r}."
         raise _RefusedError(HTTPStatus.FORBIDDEN, "host_not_allowed", message)
 
 

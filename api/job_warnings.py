@@ -49,7 +49,7 @@ class WarningView(View):
 
 
 class _Remembered:
-    """What a job's metrics showed, for as long as it is at that step of that attempt: a list is looked at again and again."""
+    """What a job's metrics showed, for as long as it is at that step of that attempt: pages are looked at again and again."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -77,7 +77,7 @@ def of_job(session: Session, job: Job) -> list[WarningView]:
     """The most urgent first: the silent worker, then what the metrics show, then what the run said, newest first."""
     silent = _silence(session, [job]).get(job.id)
     measured = [] if silent is None else [_late(silent)]
-    measured += warnings_of(history_of(session, job)) if job.step > 0 else []
+    measured += _REMEMBERED.of(session, job)
     views = [WarningView.of_metrics(warned) for warned in measured]
     return views + _said(session, job.id)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session, defer
 
-from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, Sample, Status, is_id
+from api.models import Checkpoint, Evaluation, Event, File, Job, Json, Level, Sample, Status, StepMetrics, is_id
 from api.record import UnknownJobError
 
 Paged = TypeVar("Paged", Job, File)
@@ -60,6 +60,13 @@ def events(
         query = query.where(Event.level.in_(levels))
     rows = list(session.scalars(query.limit(limit + 1)))
     return rows[:limit], len(rows) > limit
+
+
+def measured(session: Session, job: Job, name: str) -> float | None:
+    """A metric at the job's step, by the latest attempt."""
+    value = StepMetrics.metrics[name].as_float()
+    query = select(value).where(StepMetrics.job_id == job.id, StepMetrics.step == job.step)
+    return session.scalar(query.order_by(StepMetrics.attempt.desc()).limit(1))
 
 
 def checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:

@@ -1,36 +1,40 @@
-"""The page: one document for every address of it, and the modules, style and vendored code that it loads.
+"""The page: a document for each of its addresses, and the modules, style and vendored code that these load.
 
-Assets lie below a digest of them all, so a browser keeps them for good and never mixes those of two versions.
+A document shows what there is before any script has run, to a caller that needs no key; the scripts keep it up to date by
+the same templates. Assets lie below a digest of them all, so a browser keeps them for good and never mixes two versions.
 """
 
 import gzip
 import mimetypes
 import re
-from collections.abc import Awaitable, Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from html import escape
+from hashlib import blake2b, sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
+from markupsafe import Markup
+from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from api.models import is_id
-from api.settings import settings
+from api.caller import CALLER, NOBODY
+from api.database import OUTAGES
+from api.dependencies import SessionDep
+from api.headers import CONTENT_POLICY
+from api.models import Status, is_id
+from api.page.views import TEMPLATES, jobs_page, rows, run_page, top
+from api.record import UnknownJobError
+from api.record_read import find_job
 
-# The module that shows each address.
-ADDRESSES = {"/": "jobs.js", "/compare": "compare.js", "/jobs/new": "new_job.js", "/jobs/{job_id}": "run.js"}
 _ENTRY = "app.js"
-_CHARTS = "chart.js"  # a page that imports it has these links too
-_CHART_LINKS = (
-    '<link rel="stylesheet" href="{assets}/vendor/uplot/uPlot.min.css">',
-    '<script defer src="{assets}/vendor/uplot/uPlot.iife.min.js"></script>',
-)
-# What the module of an address reads first, to the letter: the browser asks for it together with the modules.
+_CHARTS = "chart.js"  # a page that imports it has the chart library too
+_STYLES = ("page.css", "vendor/uplot/uPlot.min.css")  # the second for charts
+# What the module of a run reads first, to the letter: the browser asks for it together with the modules.
 _CURVES = {
     "max_points": 150,
     "names": "reward,reward_std,eval/reward,step_time",
@@ -38,10 +42,8 @@ _CURVES = {
     "columns": ["mean", "min", "max"],
     "digits": 4,
 }
-_FIRST_READ = {
-    "/": ["/v1/jobs?limit=50"],
-    "/jobs/{job_id}": ["/v1/jobs/{job_id}", f"/v1/jobs/{{job_id}}/metrics?{urlencode(_CURVES, doseq=True)}"],
-}
+_RUN_READS = ("/v1/jobs/{job_id}", f"/v1/jobs/{{job_id}}/metrics?{urlencode(_CURVES, doseq=True)}")
+_LOOKED_AT_ANEW = {"cache-control": "private, no-cache"}
 _IMPORT = re.compile(r"""^import .* from "\./([\w/.-]+)";$""", re.MULTILINE)
 _FOREVER = "public, max-age=31536000, immutable"
 _LEAST_TO_COMPRESS = 1024  # bytes
@@ -71,52 +73,83 @@ class Asset:
 
 def serve_page(app: FastAPI) -> None:
     """Add the page to an app that has its other routes."""
-    folder = files("api.page")
-    contents = _read(folder / "static")
+    contents = _read(files("api.page") / "static")
     version = _digest(contents)
     assets = {path: Asset.of(path, content) for path, content in contents.items()}
-    text = (folder / "index.html").read_text(encoding="utf-8").replace("{actions}", " ".join(_actions(app)))
+    styles = [Markup("".join(contents[name].decode() for name in names)) for names in (_STYLES[:1], _STYLES)]
+    actions = _actions(app)
+    router = APIRouter(include_in_schema=False)
 
-    # Nothing here waits for anything, so no thread is needed to answer.
-    def page(address: str, module: str) -> Callable[[Request], Awaitable[HTMLResponse]]:
-        document = text.replace("{links}", _links(contents, module)).replace("{assets}", f"/static/{version}")
-        reads = [] if settings().needs_key else _FIRST_READ.get(address, [])  # no link can send a key
+    def document(module: str, content: str = "", reads: Sequence[str] = ()) -> HTMLResponse:
+        modules = dict.fromkeys((*_imports(contents, _ENTRY), module, *_imports(contents, module)))
+        charts = _CHARTS in modules
+        style = styles[charts]
+        whole = TEMPLATES.get_template("document.html").render(
+            assets=f"/static/{version}", style=style, modules=list(modules), charts=charts, reads=reads, content=content
+        )
+        return HTMLResponse(whole, headers={**_LOOKED_AT_ANEW, "content-security-policy": _policy(style)})
 
-        async def answer(request: Request) -> HTMLResponse:
-            whole = document.replace("{reads}", _reads(reads, request.path_params.get("job_id")))
-            return HTMLResponse(whole, headers={"cache-control": "no-cache"})
+    @router.get("/")
+    def jobs(session: SessionDep) -> HTMLResponse:
+        return document("jobs.js", _first(session, jobs_page))
 
-        return answer
+    @router.get("/compare")
+    async def compare() -> HTMLResponse:
+        return document("compare.js")
 
+    @router.get("/jobs/new")
+    async def new_job() -> HTMLResponse:
+        return document("new_job.js")
+
+    @router.get("/jobs/{job_id}")
+    def run(job_id: str, session: SessionDep) -> HTMLResponse:
+        reads = [path.format(job_id=job_id) for path in _RUN_READS] if _may_read() and is_id("job", job_id) else []
+        return document("run.js", _first(session, lambda known: run_page(known, job_id, actions)), reads)
+
+    @router.get("/fragments/jobs")
+    def list_rows(session: SessionDep, status: Status | None = None, after: str | None = None) -> HTMLResponse:
+        return HTMLResponse(rows(session, status, after), headers=_LOOKED_AT_ANEW)
+
+    @router.get("/fragments/jobs/{job_id}")
+    def run_top(job_id: str, session: SessionDep) -> HTMLResponse:
+        return HTMLResponse(top(session, find_job(session, job_id), actions), headers=_LOOKED_AT_ANEW)
+
+    @router.get("/static/{version_asked}/{path:path}")
     async def asset(version_asked: str, path: str, request: Request) -> Response:
         if version_asked != version or path not in assets:
             raise HTTPException(404, f"no asset {path!r} of this version of the page")
         return assets[path].answer(request)
 
-    for address, module in ADDRESSES.items():
-        app.add_api_route(address, page(address, module), response_model=None, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/static/{version_asked}/{path:path}", asset, methods=["GET"], include_in_schema=False)
+    app.include_router(router)
+
+
+def _first(session: Session, content: Callable[[Session | None], Markup]) -> Markup:
+    """A document's content, without data where the caller has not said who they are or the record cannot be read now.
+
+    The scripts then ask for the data, with a key if there is one, and say what is wrong.
+    """
+    if not _may_read():
+        return content(None)
+    try:
+        return content(session)
+    except (UnknownJobError, *OUTAGES):
+        return content(None)
+
+
+def _policy(style: str) -> str:
+    """That of every answer, and this very style within the document: what is seen first waits for nothing else."""
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    return f"{CONTENT_POLICY}; style-src 'self' 'sha256-{digest}'"
+
+
+def _may_read() -> bool:
+    return CALLER.get() not in (None, NOBODY)
 
 
 def _actions(app: FastAPI) -> list[str]:
     """What can be done with a job, by the routes that the app has."""
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
     return [action for action in ("pause", "resume", "cancel", "retry") if f"/v1/jobs/{{job_id}}/{action}" in paths]
-
-
-def _links(contents: dict[str, bytes], module: str) -> str:
-    """Links by which a browser asks at once for all that the page will import, and not module after module."""
-    modules = dict.fromkeys((*_imports(contents, _ENTRY), module, *_imports(contents, module)))
-    links = [f'<link rel="modulepreload" href="{{assets}}/{name}">' for name in modules]
-    return "\n".join((*links, *(_CHART_LINKS if _CHARTS in modules else ())))
-
-
-def _reads(paths: list[str], job_id: str | None) -> str:
-    """Links by which a browser asks for what the page will read before it has the modules that read it."""
-    if job_id is not None and not is_id("job", job_id):
-        return ""
-    hrefs = [escape(path.replace("{job_id}", job_id or "")) for path in paths]
-    return "\n".join(f'<link rel="preload" as="fetch" crossorigin href="{href}">' for href in hrefs)
 
 
 def _imports(contents: dict[str, bytes], module: str) -> dict[str, None]:

@@ -13,8 +13,10 @@ from api.curves import Axis
 from api.database import transaction
 from api.ingest import Span, store_metrics, store_resumed
 from api.models import Json
+from api.outlines import outlines
 from api.reason import WORKER_LOST
 from api.record import Claim, requeue
+from api.record_read import find_job
 from api.rollup import SIZES, Piece, cover
 from tests.api.conftest import claimed, rows
 
@@ -84,6 +86,22 @@ def assert_agrees(claim: Claim, limit: int, first: int, last: int) -> None:
         assert curve.mean == [pytest.approx(sum(values) / len(values)) if values else None for values in finite]
 
 
+def assert_outlined(claims: list[Claim], limit: int) -> None:
+    """What is read of many jobs at once is what is read of each alone."""
+    with transaction() as session:
+        jobs = [find_job(session, claim.job_id) for claim in claims]
+        found = outlines(session, jobs, ["reward", "rare", "absent"], limit)
+        alone = {
+            job.id: curves.buckets(session, job.id, ["reward", "rare"], Axis.STEP, None, None, limit).series for job in jobs
+        }
+    for job_id, outlined in found.items():
+        for name, curve in alone[job_id].items():
+            known = [(step, mean) for step, mean in zip(curve.step, curve.mean or [], strict=True) if mean is not None]
+            assert [step for step, _ in outlined.get(name, [])] == [step for step, _ in known]
+            assert [mean for _, mean in outlined.get(name, [])] == pytest.approx([mean for _, mean in known])
+        assert "absent" not in outlined
+
+
 def test_a_range_is_covered_once_by_the_largest_segments_that_fit() -> None:
     random = Random(0)
     for _ in range(200):
@@ -118,6 +136,21 @@ def test_buckets_say_what_the_points_say(running: Running) -> None:
         (3, 5, 5),
     ):
         assert_agrees(writer.claim, limit, first, last)
+
+
+def test_many_jobs_are_outlined_as_each_alone(running: Running) -> None:
+    claims = []
+    for steps in (0, 1, 61, 700, 5000):
+        writer = Writer(running())
+        lines = [line(n, None if n % 50 < 4 else sin(n), **({"rare": n} if n % 9 == 0 else {})) for n in range(1, steps + 1)]
+        writer.write_each(lines, 900)
+        claims.append(writer.claim)
+    again = Writer(running())
+    again.write_each([line(n, 1.0) for n in range(1, 101)], 100)
+    again.resume(70, START + 200)
+    again.write([line(n, 2.0, 200 + n) for n in range(71, 90)])
+    for limit in (1, 60, 150):
+        assert_outlined([*claims, again.claim], limit)
 
 
 def test_a_spike_of_one_step_is_in_its_bucket(running: Running) -> None:

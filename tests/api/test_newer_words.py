@@ -61,6 +61,8 @@ def test_unknown_words_are_shown_as_they_are(client: httpx.Client, shared_api: A
         lines = stream.iter_lines()
         assert any(line == "event: status" for line in lines)
         assert json.loads(next(lines).removeprefix("data: "))["status"] == "preempted"
+    for address in ("/", f"/jobs/{newer}"):
+        assert "preempted · migrating" in client.get(address).text
     assert "preempted" in mhpo("jobs", "--url", shared_api.url).stdout
 
 

@@ -1,5 +1,6 @@
 """What the page is made of, over HTTP: small, kept by browsers, from here alone, without a key."""
 
+import base64
 import hashlib
 import re
 from pathlib import Path
@@ -18,21 +19,25 @@ ADDRESSES = ("/", "/compare", "/jobs/new", "/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa")
 def test_each_address_gives_the_page_without_a_key(locked: ApiServer) -> None:
     with locked.client() as client:
         answers = [client.get(address) for address in ADDRESSES]
-        assert {(answer.status_code, answer.headers["cache-control"]) for answer in answers} == {(200, "no-cache")}
+        assert {(answer.status_code, answer.headers["cache-control"]) for answer in answers} == {(200, "private, no-cache")}
         assert client.get("/jobs/job-bbbbbbbbbbbbbbbbbbbbbbbb").text == answers[-1].text, "nothing of a job is in it"
-        [style] = re.findall(r'href="(/static/[^"]+\.css)"', answers[0].text)
-        assert client.get(style).status_code == 200
+        [script] = re.findall(r'src="(/static/[^"]+/start\.js)"', answers[0].text)
+        assert client.get(script).status_code == 200
         assert client.get("/v1/jobs").status_code == 401
+        assert client.get("/fragments/jobs").status_code == 401
         assert not any('as="fetch"' in answer.text for answer in answers), "a link cannot send a key"
 
 
-def test_the_document_says_what_can_be_done_with_a_job(client: httpx.Client) -> None:
-    [actions] = re.findall(r'name="job-actions" content="([^"]*)"', client.get("/").text)
-    paths = client.get("/openapi.json").json()["paths"]
-    assert "cancel" in actions.split()
-    assert actions.split() == [
-        each for each in ("pause", "resume", "cancel", "retry") if f"/v1/jobs/{{job_id}}/{each}" in paths
-    ]
+def test_a_document_may_use_its_own_style_and_no_other_that_is_written_in_it(client: httpx.Client) -> None:
+    for address in ADDRESSES:
+        answer = client.get(address)
+        [style] = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+        assert policy["style-src"] == f"'self' 'sha256-{digest}'"
+        assert policy["default-src"] == "'self'"
+        assert ".card" in style
+        assert (".u-over" in style) == (address not in ("/", "/jobs/new"))
 
 
 def test_a_document_names_all_that_its_page_imports(client: httpx.Client) -> None:

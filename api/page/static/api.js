@@ -41,15 +41,26 @@ async function send(path, options) {
   throw error;
 }
 
-/** The JSON that GET gives; what has not changed comes out of the browser's cache. */
-export async function get(path, parameters = {}, signal = undefined) {
+/** A path with its query; lists are repeated, what is not given is left out. */
+function address(path, parameters) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
     if (Array.isArray(value)) value.forEach((each) => query.append(name, each));
     else if (value !== null && value !== undefined && value !== "") query.set(name, value);
   }
   const text = query.toString();
-  return (await send(text ? `${path}?${text}` : path, { headers: headers(), signal })).json();
+  return text ? `${path}?${text}` : path;
+}
+
+/** The JSON that GET gives; what has not changed comes out of the browser's cache. */
+export async function get(path, parameters = {}, signal = undefined) {
+  return (await send(address(path, parameters), { headers: headers(), signal })).json();
+}
+
+/** A part of the page as the service renders it, in a document of its own. */
+export async function fragment(path, parameters = {}) {
+  const answer = await send(address(path, parameters), { headers: headers() });
+  return new DOMParser().parseFromString(await answer.text(), "text/html").body;
 }
 
 export async function post(path, body = undefined, more = {}, signal = undefined) {

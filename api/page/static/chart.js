@@ -6,8 +6,13 @@ import { number } from "./words.js";
 const HEIGHT = 190;
 const SYNC = "run";
 
-/** uPlot is a script of its own time that makes one global; the document runs it before any module. */
-if (!window.uPlot) throw new Error("The chart library could not be loaded.");
+/** uPlot is a script of its own time that makes one global. */
+await new Promise((resolve, reject) => {
+  const script = h("script", { src: new URL("vendor/uplot/uPlot.iife.min.js", import.meta.url) });
+  script.addEventListener("load", resolve);
+  script.addEventListener("error", () => reject(new Error("The chart library could not be loaded.")));
+  document.head.append(script);
+});
 
 const colour = (index, strength = 1) => {
   const base = getComputedStyle(document.documentElement).getPropertyValue(`--curve-${(index % 6) + 1}`).trim();
@@ -174,6 +179,7 @@ export class Panel {
         setSelect: [(plot) => this.selected(plot)],
       },
     };
+    this.drawing.replaceChildren(); // what the service drew, before there were scripts
     this.plot = new window.uPlot(options, data, this.drawing);
   }
 

@@ -26,6 +26,12 @@ export function fill(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
 }
 
+/** Make `element` what `fresh` is, where that is another: what is the same stays, with the focus that it has. */
+export function renew(element, fresh) {
+  if (element.className !== fresh.className) element.className = fresh.className;
+  if (element.innerHTML !== fresh.innerHTML) element.replaceChildren(...fresh.childNodes);
+}
+
 export function notice(kind, ...words) {
   return h("p", { class: `notice ${kind}`, role: kind === "bad" ? "alert" : "status" }, ...words);
 }
@@ -57,6 +63,19 @@ export function settled(milliseconds, work) {
   return (...given) => {
     clearTimeout(timer);
     timer = setTimeout(() => work(...given), milliseconds);
+  };
+}
+
+/** Call `work` soon, and never again before so much time has passed: a call meanwhile counts for one more. */
+export function atMost(milliseconds, work) {
+  let waiting = null;
+  let last = -Infinity;
+  return () => {
+    waiting ??= setTimeout(() => {
+      waiting = null;
+      last = performance.now();
+      work();
+    }, Math.max(0, last + milliseconds - performance.now()));
   };
 }
 

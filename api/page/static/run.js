@@ -5,13 +5,13 @@ import { Panel } from "./chart.js";
 import { Curves } from "./curves.js";
 import { fill, h, notice } from "./dom.js";
 import { benchmarkPanels, panels } from "./panels.js";
-import { Warnings } from "./warnings.js";
-import { age, clock, duration, ENDED, faultWord, number, phaseWord, statusTone, statusWord } from "./words.js";
+import { Top } from "./top.js";
+import { ENDED, number } from "./words.js";
 
-const ALWAYS = ["reward", "reward_std", "eval/reward", "step_time"]; // what the header and the first panel need
+const LOOK_MS = 10_000;
+const ALWAYS = ["reward", "reward_std", "eval/reward", "step_time"]; // what the first panel needs
 
 export async function show(main, jobId) {
-  fill(main, h("p", { class: "quiet", role: "status" }, "Loading the run…"));
   const curves = new Curves(jobId, ALWAYS);
   const read = curves.load();
   read.catch(() => {}); // told where it is awaited
@@ -21,9 +21,8 @@ export async function show(main, jobId) {
   below.catch(() => {});
   try {
     const job = await asked;
-    const run = new Run(job, actions(), curves);
     document.title = `${job.name ?? job.id} · MHPO`;
-    fill(main, run.element);
+    const run = new Run(main.querySelector(".run"), job, curves);
     await run.open(news, read, below);
   } catch (error) {
     news.stream.close();
@@ -58,40 +57,25 @@ class News {
   }
 }
 
-/** What this service lets one do with a job. */
-const actions = () => document.querySelector('meta[name="job-actions"]').content.split(" ").filter(Boolean);
-
 class Run {
-  constructor(job, routes, curves) {
-    Object.assign(this, { job, routes, curves });
+  constructor(element, job, curves) {
+    Object.assign(this, { element, job, curves });
     this.view = { smoothing: Number(localStorage.getItem("smoothing") ?? 0.5), log: false, axis: "step" };
     this.sections = panels(job.spec);
     this.drawSoon = once(() => this.draw());
     curves.changed = this.drawSoon;
-    this.warnings = new Warnings(job, (metric) => this.show(metric));
+    const find = (id) => element.querySelector(`#${id}`);
+    [this.charts, this.fault, this.empty, this.said] = ["charts", "fault", "no-step", "said"].map(find);
+    this.connection = element.querySelector(".connection");
+    this.top = new Top(find("top"), this.said, job.id, { act: (action) => this.act(action), show: (metric) => this.show(metric) });
     this.panels = [];
     this.below = null; // what lies below the curves, once they are drawn
-    this.build();
-  }
-
-  build() {
-    const { job } = this;
-    this.connection = h("span", { class: "connection", role: "status" }, "connecting…");
-    this.head = h("div", { class: "card head" });
-    this.empty = h("p", { class: "notice", role: "status" }, "No step is done yet: curves begin with the first.");
-    this.fault = h("div", {});
-    this.charts = h("div", {}, this.section(this.sections[0]));
-    const jumps = ["Curves", "Scores", "Rollouts", "Events", "Log", "Checkpoints", "Configuration"];
-    this.element = h(
-      "div",
-      { class: "run" },
-      this.head,
-      this.warnings.element,
-      h("nav", { class: "jumps", "aria-label": "Parts of this page" }, jumps.map((name) => h("a", { href: `#${name.toLowerCase()}` }, name)), this.connection),
-      h("section", { id: "curves", "aria-label": "Curves" }, this.controls(), this.fault, this.empty, this.charts, this.more()),
-    );
+    this.bindControls(find);
+    const drawn = this.charts.querySelector(".outline"); // by the service, until the chart is there
+    const first = this.section(this.sections[0]);
+    if (drawn) this.panels[0][0].drawing.append(drawn);
+    fill(this.charts, first);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.each((panel) => panel.restyle()));
-    this.header();
   }
 
   section({ title, panels }) {
@@ -112,7 +96,7 @@ class Run {
   async open(news, read, below) {
     this.stream = news.stream;
     const { attempt } = this.job;
-    await Promise.all([this.load(read), this.warnings.load()]); // they stand above: what is drawn does not move
+    await Promise.all([this.load(read), this.top.open()]); // it stands above: what is drawn does not move
     this.draw();
     await painted();
     this.charts.append(...this.sections.slice(1).map((section) => this.section(section)));
@@ -121,8 +105,7 @@ class Run {
     await news.begun;
     news.follow(this);
     if (news.from && (news.from.step + 1 !== this.curves.readTo || news.from.attempt !== attempt)) this.curves.again(); // a step fell between
-    setInterval(() => this.header(), 5000);
-    setInterval(() => ENDED.includes(this.job.status) || this.warnings.load(), 15_000); // a worker that is silent sends no news
+    setInterval(() => ENDED.includes(this.job.status) || this.top.soon(), LOOK_MS); // a worker that is silent sends no news
     this.below?.open();
     if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView(); // it was not there before
   }
@@ -141,7 +124,7 @@ class Run {
 
   /** All that has been seen, anew. */
   async loadAll() {
-    await Promise.all([this.load(), this.warnings.load(), this.below?.loadAgain()]);
+    await Promise.all([this.load(), this.top.load(), this.below?.loadAgain()]);
   }
 
   async load(read = this.curves.load()) {
@@ -157,15 +140,9 @@ class Run {
   news(kind, data, id) {
     if (this.readWithoutStream) this.loadAll();
     this.readWithoutStream = false;
-    if (kind === "metrics") {
-      this.curves.add(data);
-      this.warnings.soon();
-    } else if (kind === "status") {
-      Object.assign(this.job, data);
-      this.header();
-    } else if (kind === "event" && data.level !== "info") {
-      this.warnings.soon();
-    }
+    if (kind === "metrics") this.curves.add(data);
+    if (kind === "status") Object.assign(this.job, data);
+    if (kind !== "log") this.top.soon();
     this.below?.news(kind, data, id);
   }
 
@@ -185,72 +162,6 @@ class Run {
     }
     const known = new Set([...this.choice.options].map((option) => option.value));
     this.choice.append(...this.curves.names.filter((name) => !known.has(name)).map((name) => h("option", { value: name }, name)));
-    this.header();
-  }
-
-  // The header
-
-  header() {
-    const { job } = this;
-    const state = JSON.stringify([job.status, job.phase, job.status_reason, job.cancel_requested]);
-    if (state !== this.headerState) this.buildHeader(); // else what has the focus, or is read out, stays
-    this.headerState = state;
-    const ended = ENDED.includes(job.status);
-    const until = job.finished_at ? Date.parse(job.finished_at) : Date.now();
-    const facts = [
-      ["Step", `${number(job.step)} of ${number(job.steps)}`],
-      ended ? null : ["Time left", this.timeLeft()],
-      [ended ? "Took" : "Running", job.started_at ? duration((until - Date.parse(job.started_at)) / 1000) : "not yet"],
-      ["Attempt", job.attempt ? String(job.attempt) : "none yet"],
-      ["Algorithm", job.spec.algorithm.type],
-      ["Reward", number(this.curves.last("reward"))],
-    ];
-    this.progress.value = job.steps ? Math.min(1, job.step / job.steps) : 0;
-    fill(this.facts, facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-  }
-
-  buildHeader() {
-    const { job } = this;
-    this.progress = h("progress", { max: 1, "aria-label": "Steps done" });
-    this.facts = h("dl", { class: "facts" });
-    fill(
-      this.head,
-      h(
-        "div",
-        { class: "title" },
-        h("h1", {}, job.name ?? job.id),
-        h("span", { class: `badge ${statusTone(job.status)}`, id: "status", role: "status" }, statusWord(job.status), job.phase && !ENDED.includes(job.status) ? ` · ${phaseWord(job.phase)}` : ""),
-        this.buttons(),
-      ),
-      h("p", { class: "quiet" }, h("code", {}, job.id), ` made ${age(job.created_at)} (${clock(job.created_at)})`),
-      this.progress,
-      this.facts,
-      this.reason(),
-    );
-  }
-
-  reason() {
-    const reason = this.job.status_reason;
-    if (!reason) return this.job.cancel_requested && !ENDED.includes(this.job.status) ? notice("", "It was asked to stop, and saves itself first.") : null;
-    const again = reason.hint ? ` ${reason.hint}` : reason.retryable ? " The same job may succeed when it is tried again." : "";
-    return notice(this.job.status === "failed" ? "bad" : "", h("b", {}, `${reason.code}: `), reason.message, h("span", { class: "quiet" }, ` (${faultWord(reason.fault)})${again}`));
-  }
-
-  timeLeft() {
-    const { job } = this;
-    if (!job.started_at) return "it waits";
-    const times = this.curves.of("step_time").slice(-20).map((point) => point.mean).filter((time) => time !== null);
-    if (!times.length) return "after the first step";
-    return `about ${duration((times.reduce((sum, time) => sum + time, 0) / times.length) * (job.steps - job.step))}`;
-  }
-
-  buttons() {
-    const { job } = this;
-    const fits = { pause: ["running", "queued"].includes(job.status), resume: job.status === "paused", cancel: !ENDED.includes(job.status) && !job.cancel_requested, retry: ["failed", "cancelled"].includes(job.status) };
-    const words = { pause: "Pause", resume: "Resume", cancel: "Cancel", retry: "Retry" };
-    const wanted = this.routes.filter((action) => fits[action]);
-    const buttons = wanted.map((action) => h("button", { type: "button", class: action === "cancel" ? "danger" : "", onclick: () => this.act(action) }, words[action]));
-    return h("span", { class: "actions" }, buttons, h("a", { class: "button", href: `/jobs/new?from=${job.id}` }, "Clone"));
   }
 
   async act(action) {
@@ -259,39 +170,43 @@ class Run {
       const job = await post(`/v1/jobs/${this.job.id}/${action}`);
       if (job.id !== this.job.id) return location.assign(`/jobs/${job.id}`); // retried: the new one
       Object.assign(this.job, job);
-      this.header();
+      await this.top.load();
     } catch (error) {
-      this.head.append(notice("bad", error.message));
+      fill(this.said, notice("bad", error.message));
     }
   }
 
   // The curves' controls
 
-  controls() {
-    const smoothing = h("input", { type: "range", min: 0, max: 0.98, step: 0.01, value: this.view.smoothing, id: "smoothing" });
-    const shown = h("output", { for: "smoothing" }, number(this.view.smoothing));
+  bindControls(find) {
+    const smoothing = find("smoothing");
+    const shown = this.element.querySelector("output[for=smoothing]");
+    const smoothed = () => (shown.textContent = number(this.view.smoothing));
+    smoothing.value = this.view.smoothing;
+    smoothed();
     smoothing.addEventListener("input", () => {
       this.view.smoothing = Number(smoothing.value);
-      shown.textContent = number(this.view.smoothing);
+      smoothed();
       localStorage.setItem("smoothing", smoothing.value);
       this.drawSoon();
     });
-    const axis = h("select", { id: "axis" }, [["step", "step"], ["time", "time"], ["tokens", "tokens"]].map(([value, label]) => h("option", { value }, label)));
-    axis.addEventListener("change", () => {
-      this.view.axis = this.curves.axis = axis.value;
+    find("axis").addEventListener("change", ({ target }) => {
+      this.view.axis = this.curves.axis = target.value;
       this.zoom(null);
     });
-    const log = h("input", { type: "checkbox", id: "log-y", onchange: (event) => ((this.view.log = event.target.checked), this.drawSoon()) });
-    this.whole = h("button", { type: "button", class: "small", hidden: true, onclick: () => this.zoom(null) }, "Show the whole run");
-    return h(
-      "div",
-      { class: "controls" },
-      h("label", {}, "Smoothing ", smoothing, shown),
-      h("label", {}, "Over ", axis),
-      h("label", {}, log, " log y"),
-      this.whole,
-      h("span", { class: "quiet hint" }, "Drag over a stretch to zoom; by keyboard: arrows, + and −."),
-    );
+    find("log-y").addEventListener("change", ({ target }) => {
+      this.view.log = target.checked;
+      this.drawSoon();
+    });
+    this.whole = find("whole");
+    this.whole.addEventListener("click", () => this.zoom(null));
+    this.others = find("others");
+    this.choice = find("more");
+    this.choice.addEventListener("change", () => {
+      const name = this.choice.value;
+      this.choice.value = "";
+      if (name && !this.others.querySelector(`[data-panel="${CSS.escape(name)}"]`)) this.addPanel(name);
+    });
   }
 
   zoom(stretch) {
@@ -322,18 +237,6 @@ class Run {
     const panel = this.panel({ title: name, series: [{ name, label: name }] });
     this.panels.push([panel]);
     this.others.append(panel.element);
-  }
-
-  /** Any other metric of the run as a panel of its own. */
-  more() {
-    this.choice = h("select", { id: "more" }, h("option", { value: "" }, "choose a metric"));
-    this.others = h("div", { class: "grid" });
-    this.choice.addEventListener("change", () => {
-      const name = this.choice.value;
-      this.choice.value = "";
-      if (name && !this.others.querySelector(`[data-panel="${CSS.escape(name)}"]`)) this.addPanel(name);
-    });
-    return h("section", { "aria-label": "Any other curve" }, h("label", { class: "quiet" }, "Another curve: ", this.choice), this.others);
   }
 }
 

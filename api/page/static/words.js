@@ -1,4 +1,4 @@
-// Numbers, times and states as people say them.
+// Numbers, times and states as people say them; api/page/words.py says them in the same way.
 
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -50,23 +50,7 @@ const STATUS = {
   failed: ["Failed", "bad"],
   cancelled: ["Cancelled", "off"],
 };
-const PHASE = {
-  provisioning: "getting a worker",
-  loading_model: "loading the model",
-  rollout: "sampling completions",
-  learning: "learning",
-  evaluating: "evaluating",
-  checkpointing: "saving a checkpoint",
-  pausing: "pausing",
-  cancelling: "stopping",
-  recovering: "recovering",
-  finalizing: "finishing",
-};
-const FAULT = { user: "the job's own fault", system: "a fault of this service", infra: "a fault of the machine" };
 
 export const ENDED = ["succeeded", "failed", "cancelled"];
-export const STATUSES = Object.entries(STATUS).map(([value, [label]]) => [value, label]);
 export const statusWord = (status) => (STATUS[status] ?? [status])[0];
 export const statusTone = (status) => (STATUS[status] ?? ["", "off"])[1];
-export const phaseWord = (phase) => PHASE[phase] ?? phase;
-export const faultWord = (fault) => FAULT[fault] ?? fault;

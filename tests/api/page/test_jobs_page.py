@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from api.database import transaction
 from api.models import Json, Scope, Status
+from api.page import words
 from api.reason import Fault, Reason
 from api.record import Claim, claim_job, finish
 from api.slots import Place
@@ -100,15 +101,30 @@ def test_jobs_are_sorted_by_keyboard_and_show_their_warnings(
     expect(page.locator('[data-warning="reward_at_zero"]')).to_contain_text("Try: Read a few rollouts.")
 
 
+def test_scripts_say_numbers_and_times_as_the_documents_do(tab: Tab) -> None:
+    numbers = [n * 10.0**e for n in (1, 1.5, 2.345, 9.995, -7.25) for e in range(-6, 9)] + [k / 16 for k in range(-16, 17)]
+    seconds = [0.0, 0.0312, 0.5, 9.94, 9.97, 10.5, 59.5, 60, 75, 3599.6, 3600, 7380, 86399.6, 86400, 200_000]
+    page = tab.open("/")
+    said = page.evaluate(
+        """async ([numbers, seconds]) => {
+          const script = document.querySelector("script[src$='start.js']").src;
+          const { number, duration } = await import(script.replace("start", "words"));
+          return [numbers.map((each) => number(each)), seconds.map(duration)];
+        }""",
+        [numbers, seconds],
+    )
+    assert said == [[words.number(each) for each in numbers], [words.duration(each) for each in seconds]]
+
+
 def test_a_service_that_is_away_is_said_and_comes_back(tab: Tab, new_job: Callable[..., str]) -> None:
     tab.expected = ("net::ERR_",)
     new_job(name="kept")
     page = tab.open("/")
     expect(page.locator("tbody tr")).to_have_count(1)
-    page.route("**/v1/jobs*", lambda route: route.abort())
+    page.route("**/fragments/jobs*", lambda route: route.abort())
     expect(page.locator("main")).to_contain_text("Disconnected: The service does not answer. Trying again…")
     expect(page.locator("tbody tr")).to_have_count(1)
-    page.unroute("**/v1/jobs*")
+    page.unroute("**/fragments/jobs*")
     expect(page.locator("main")).not_to_contain_text("Disconnected")
 
 

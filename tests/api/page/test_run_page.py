@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from api.models import Json
 from api.record import Claim
@@ -34,6 +34,7 @@ def seen(page: Page, part: str) -> Locator:
 def last_step(page: Page, panel: str, step: int) -> None:
     """The panel's curve ends at `step`, and has ink."""
     drawing = page.locator(f'[data-panel="{panel}"] .drawing')
+    expect(page.locator(".outline")).to_have_count(0)  # the charts have taken the place of what the service drew
 
     def is_drawn() -> bool:
         drawing.scroll_into_view_if_needed()
@@ -79,6 +80,36 @@ def test_a_run_at_a_glance(tab: Tab, claim: Claim) -> None:
     expect(seen(page, "log").locator("pre")).to_contain_text("step 80 done")
     last_step(page, "Benchmark sums", 40)
     tab.photograph("run")
+
+
+def test_a_run_is_read_before_any_script_has_run(browser: Browser, shared_api: ApiServer, claim: Claim) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    for address in ("/", f"/jobs/{claim.job_id}"):
+        page.goto(f"{shared_api.url}{address}")
+        expect(page.locator("main")).to_contain_text("80 of 200")
+        expect(page.locator(".spark, .outline svg").first).to_be_visible()
+    expect(page.locator('[data-warning="staleness"]')).to_be_visible()
+    context.close()
+
+
+def test_what_the_service_drew_is_where_the_charts_come(tab: Tab, claim: Claim) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    tab.page.route("**/vendor/**", hold)
+    page = tab.open(f"/jobs/{claim.job_id}")
+    expect(page.locator(".outline")).to_be_visible()
+    parts = (".head", ".jumps", '[data-panel="Reward"] .drawing')
+    places = [page.locator(part).bounding_box() for part in parts]
+    wait_until(lambda: page.evaluate("true") and held)
+    for route in held:
+        route.continue_()
+    last_step(page, "Reward", 80)
+    expect(page.locator(".outline")).to_have_count(0)
+    assert [page.locator(part).bounding_box() for part in parts] == places
 
 
 def test_warnings_come_with_the_steps_and_lead_to_their_curve(tab: Tab, claim: Claim) -> None:
