@@ -48,7 +48,8 @@ class Decoder:
         """Logits [B, V] behind one more token a row."""
         self._real_BL = torch.cat([self._real_BL, self._real_BL.new_ones(len(tokens_B), 1)], dim=1)
         self._positions_B1 = self._positions_B1 + 1
-        return self._forward(tokens_B[:, None], self._real_BL, self._positions_B1, self._real_BL[:, None, None])
+        mask_BL = torch.zeros_like(self._real_BL, dtype=self._model.dtype).masked_fill(~self._real_BL, -torch.inf)
+        return self._forward(tokens_B[:, None], self._real_BL, self._positions_B1, mask_BL[:, None, None])
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this order; one may be there several times."""
@@ -130,12 +131,25 @@ def decoding_attention(
     shared = heads // key.shape[1]
     if tokens == 1:
         grouped = query.reshape(rows, key.shape[1], shared, size)
-        output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+        if query.device.type == "cpu" and attention_mask is not None and attention_mask.is_floating_point():
+            output = _attend_by_products(grouped, key, value, attention_mask, size**-0.5 if scaling is None else scaling)
+        else:
+            output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
         return output.reshape(rows, 1, heads, size), None
     output = scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, is_causal=attention_mask is None, scale=scaling, enable_gqa=shared > 1
     )
     return output.transpose(1, 2), None
+
+
+def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """What scaled_dot_product_attention gives; for one or a few queries a row its kernel for CPUs takes four times as long."""
+    rows, heads, queries, size = query.shape
+    unread = query.new_empty(1, 1, 1)
+    scores = torch.baddbmm(unread, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), beta=0, alpha=scale)
+    scores = scores.view(rows, heads, queries, -1) + mask
+    weights = scores.softmax(-1, dtype=torch.promote_types(value.dtype, torch.float32)).to(value.dtype)
+    return torch.bmm(weights.flatten(0, 1), value.flatten(0, 1)).view(rows, heads, queries, size)
 
 
 AttentionInterface.register(DECODING, decoding_attention)
