@@ -115,7 +115,7 @@ class Guard:
         return found
 
     async def _allow(self, request: Request, found: Caller) -> None:
-        if found is NOBODY:
+        if request.method in _READING and _is_public(request.url.path):
             return
         needed = _needed(request)
         if not found.may(needed):

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.curves import bucket_steps, largest_within
 from api.models import Job, MetricSegment, StepMetrics
-from api.rollup import STEPS, cover
+from api.rollup import STEPS, cover, summand
 
 Outline = list[tuple[int, float]]  # the last step of each bucket and its mean, in the order of the steps
 
@@ -81,7 +81,7 @@ def _of_steps(piece: Any, names: Sequence[str]) -> Any:
         .c
     )
     name = func.unnest(type_coerce(list(names), ARRAY(Text))).table_valued("name").c.name
-    value = cast(row.metrics[name].astext, Double).label("sum")
+    value = cast(row.metrics[name].astext, Double)
     n = func.num_nonnulls(value).label("n")
-    columns = (row.job_id, name.label("name"), row.width, row.step, row.step.label("last_step"), value, n)
+    columns = (row.job_id, name.label("name"), row.width, row.step, row.step.label("last_step"), summand(value).label("sum"), n)
     return select(*columns).where(row.metrics.has_key(name))

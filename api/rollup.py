@@ -33,6 +33,7 @@ from api.models import MetricSegment, StepMetrics
 
 FACTOR = 8
 SIZES = (8, 64, 512, 4096)
+_LARGEST = 1e300  # a hundred million of it have a sum
 STEPS = 1  # the size of a piece that is read from the steps themselves
 
 
@@ -114,6 +115,11 @@ def parts(job_id: str, piece: Piece, names: list[str] | None = None) -> Subquery
     return _of_steps(job_id, piece, names) if piece.size == STEPS else _of_segments(job_id, piece, names)
 
 
+def summand(value: ColumnElement[float]) -> ColumnElement[float]:
+    """A value as it is added up: PostgreSQL refuses a sum that is too large for a double, and a step must be recorded."""
+    return case((func.abs(value) > _LARGEST, func.sign(value) * _LARGEST), else_=value)
+
+
 def summed(part: FromClause, width: int) -> Select[Any]:
     """The same columns of parts put together by every `width` steps; `step` is where such a stretch starts."""
     start = (part.c.step // width * width).label("step")
@@ -148,7 +154,7 @@ def _of_steps(job_id: str, piece: Piece, names: list[str] | None) -> Subquery:
         _one_if(value.is_(None)).label("not_finite"),
         value.label("min"),
         value.label("max"),
-        value.label("sum"),
+        summand(value).label("sum"),
         value.label("last"),
         point.step.label("last_step"),
     ).subquery()

@@ -5,6 +5,7 @@ the same templates. Assets lie below a digest of them all, so a browser keeps th
 """
 
 import gzip
+import logging
 import mimetypes
 import re
 from base64 import b64encode
@@ -15,6 +16,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from urllib.parse import urlencode
 
+from anyio import move_on_after, to_thread
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from markupsafe import Markup
@@ -23,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
 from api.caller import CALLER, NOBODY
-from api.database import OUTAGES
+from api.database import OUTAGES, reading_sessions
 from api.dependencies import SessionDep
 from api.headers import CONTENT_POLICY
 from api.models import Status, is_id
@@ -31,6 +33,9 @@ from api.page.views import TEMPLATES, jobs_page, rows, run_page, top
 from api.record import UnknownJobError
 from api.record_read import find_job
 
+logger = logging.getLogger(__name__)
+
+_FIRST_SECONDS = 2.0  # that a document waits for the record
 _ENTRY = "app.js"
 _CHARTS = "chart.js"  # a page that imports it has the chart library too
 _STYLES = ("page.css", "vendor/uplot/uPlot.min.css")  # the second for charts
@@ -90,8 +95,8 @@ def serve_page(app: FastAPI) -> None:
         return HTMLResponse(whole, headers={**_LOOKED_AT_ANEW, "content-security-policy": _policy(style)})
 
     @router.get("/")
-    def jobs(session: SessionDep) -> HTMLResponse:
-        return document("jobs.js", _first(session, jobs_page))
+    async def jobs() -> HTMLResponse:
+        return document("jobs.js", await _first(jobs_page))
 
     @router.get("/compare")
     async def compare() -> HTMLResponse:
@@ -102,9 +107,9 @@ def serve_page(app: FastAPI) -> None:
         return document("new_job.js")
 
     @router.get("/jobs/{job_id}")
-    def run(job_id: str, session: SessionDep) -> HTMLResponse:
+    async def run(job_id: str) -> HTMLResponse:
         reads = [path.format(job_id=job_id) for path in _RUN_READS] if _may_read() and is_id("job", job_id) else []
-        return document("run.js", _first(session, lambda known: run_page(known, job_id, actions)), reads)
+        return document("run.js", await _first(lambda session: run_page(session, job_id, actions)), reads)
 
     @router.get("/fragments/jobs")
     def list_rows(session: SessionDep, status: Status | None = None, after: str | None = None) -> HTMLResponse:
@@ -123,16 +128,25 @@ def serve_page(app: FastAPI) -> None:
     app.include_router(router)
 
 
-def _first(session: Session, content: Callable[[Session | None], Markup]) -> Markup:
-    """A document's content, without data where the caller has not said who they are or the record cannot be read now.
+async def _first(content: Callable[[Session | None], Markup]) -> Markup:
+    """A document's content, without data where the caller has not said who they are or the record cannot be read at once.
 
-    The scripts then ask for the data, with a key if there is one, and say what is wrong.
+    The scripts then ask for the data, with a key if there is one, and say what is wrong: a document always comes.
     """
-    if not _may_read():
-        return content(None)
+    if _may_read():
+        with move_on_after(_FIRST_SECONDS):
+            return await to_thread.run_sync(_read_first, content, abandon_on_cancel=True)
+    return content(None)
+
+
+def _read_first(content: Callable[[Session | None], Markup]) -> Markup:
     try:
-        return content(session)
+        with reading_sessions()() as session:
+            return content(session)
     except (UnknownJobError, *OUTAGES):
+        return content(None)
+    except Exception:  # whatever is wrong with a job's row: the page itself still comes, and says so
+        logger.exception("a document is sent without its data")
         return content(None)
 
 

@@ -42,6 +42,7 @@ TEMPLATES.filters |= {
     "status_tone": words.status_tone,
     "phase_word": words.phase_word,
     "fault_word": words.fault_word,
+    "clock": words.clock,
     "age": lambda time: words.age(time, datetime.now(UTC)),
 }
 TEMPLATES.globals |= {"statuses": words.STATUS_WORDS, "ended": TERMINAL, "curve_size": _CURVE}

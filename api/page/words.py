@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
 from math import floor, isfinite
 
@@ -18,7 +18,14 @@ STATUS_WORDS: Mapping[str, str] = {
     Status.FAILED: "Failed",
     Status.CANCELLED: "Cancelled",
 }
-_TONES: Mapping[str, str] = {Status.RUNNING: "live", Status.SUCCEEDED: "good", Status.FAILED: "bad", Status.CANCELLED: "off"}
+_TONES: Mapping[str, str] = {
+    Status.VALIDATING_FILES: "wait",
+    Status.QUEUED: "wait",
+    Status.RUNNING: "live",
+    Status.PAUSED: "wait",
+    Status.SUCCEEDED: "good",
+    Status.FAILED: "bad",
+}
 _PHASE_WORDS: Mapping[str, str] = {
     Phase.PROVISIONING: "getting a worker",
     Phase.LOADING_MODEL: "loading the model",
@@ -46,7 +53,7 @@ def status_word(status: str) -> str:
 
 def status_tone(status: str) -> str:
     """The class of a badge."""
-    return _TONES.get(status, "wait")
+    return _TONES.get(status, "off")
 
 
 def phase_word(phase: str) -> str:
@@ -89,6 +96,8 @@ def duration(seconds: float) -> str:
     >>> [duration(seconds) for seconds in (0.251, 75, 7380, 200_000)]
     ['0.25 s', '1 min 15 s', '2 h 3 min', '2 d 7 h']
     """
+    if not isfinite(seconds):
+        return "–"
     if seconds < 10:
         return f"{number(max(0.0, seconds), 2)} s"
     whole = floor(seconds + 0.5)
@@ -98,6 +107,10 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def clock(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def age(time: datetime, now: datetime) -> str:

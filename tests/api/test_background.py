@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Barrier
 
 import httpx
+import psutil
 import pytest
 from redis import Redis
 
@@ -141,6 +142,32 @@ def test_a_frozen_database_holds_up_nobody_who_does_not_ask_it(servers: embedded
             assert {each.result() for each in asked} == {503}
     finally:
         postgres.process.send_signal(signal.SIGCONT)
+        stop(postgres)
+
+
+@pytest.mark.slow
+def test_a_document_comes_though_the_database_is_frozen(tmp_path: Path) -> None:
+    postgres = embedded.Postgres(tmp_path)
+    postgres.start()
+    assert postgres.process is not None
+    frozen: list[psutil.Process] = []
+    try:
+        migrate(postgres.url)
+        with api_server(tmp_path / "api.log", MHPO_DATABASE_URL=postgres.url) as server:
+            assert "data-more" not in httpx.get(server.url, timeout=SECONDS, trust_env=False).text  # and is connected
+            frozen = [psutil.Process(postgres.process.pid), *psutil.Process(postgres.process.pid).children()]
+            for process in frozen:
+                process.suspend()
+            for address in ("/", "/jobs/job-aaaaaaaaaaaaaaaaaaaaaaaa"):
+                answer = httpx.get(f"{server.url}{address}", timeout=SECONDS, trust_env=False)
+                assert answer.status_code == 200
+                assert "Loading" in answer.text
+            for process in frozen:
+                process.resume()
+    finally:
+        for process in frozen:
+            if process.is_running():
+                process.resume()
         stop(postgres)
 
 

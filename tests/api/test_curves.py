@@ -162,6 +162,18 @@ def test_a_spike_of_one_step_is_in_its_bucket(running: Running) -> None:
     assert max(curve.last) == 0.5
 
 
+def test_a_value_of_any_size_is_recorded_and_drawn(running: Running) -> None:
+    writer = Writer(running())
+    writer.write([line(step, 1.7e308 if step % 2 else -1.7e308) for step in range(1, 101)])
+    writer.write([line(step, 1.7e308) for step in range(101, 601)])
+    curve = bucketed(writer.claim, 10).series["reward"]
+    assert (min(curve.min), max(curve.max), curve.last[-1]) == (-1.7e308, 1.7e308, 1.7e308)
+    assert curve.mean[-1] == 1e300
+    with transaction() as session:
+        found = outlines(session, [find_job(session, writer.claim.job_id)], ["reward"], 10)
+    assert found[writer.claim.job_id]["reward"][-1] == (600, 1e300)
+
+
 def test_going_back_and_doing_again_leaves_no_trace_in_the_buckets(running: Running) -> None:
     writer = Writer(running())
     writer.write_each([line(step, 1.0) for step in range(1, 101)], 30)

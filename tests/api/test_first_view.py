@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from api.database import transaction
-from api.models import Status
+from api.models import Job, Status
 from api.page.words import age
 from api.reason import Fault, Reason
 from api.record import Claim, finish, request_cancel
@@ -124,6 +125,17 @@ def test_a_page_of_jobs_is_followed_by_the_next(client: httpx.Client, new_job: C
     assert "<tr data-job" not in client.get("/fragments/jobs", params={"status": "running"}).text
     assert client.get("/fragments/jobs", params={"status": "odd"}).status_code == 422
     assert client.get("/fragments/jobs", params={"after": "job-aaaaaaaaaaaaaaaaaaaaaaaa"}).status_code == 404
+
+
+def test_a_document_comes_whatever_is_in_the_record(client: httpx.Client, running: Running) -> None:
+    claim = running(name="odd")
+    a_run.record_steps(claim, 1, 60, reward=1e308, step_time=1e308)
+    with transaction() as session:
+        session.execute(update(Job).where(Job.id == claim.job_id).values(status_reason={"code": "odd"}))
+    for address in ("/", f"/jobs/{claim.job_id}"):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert "start.js" in answer.text
 
 
 def test_an_age_is_said_in_its_largest_unit() -> None:

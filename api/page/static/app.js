@@ -2,7 +2,6 @@
 
 import { forgetKey, key, setKey, takeKey } from "./api.js";
 import { fill, h, notice } from "./dom.js";
-import { clock } from "./words.js";
 
 const main = document.getElementById("main");
 
@@ -10,10 +9,6 @@ takeKey();
 for (const link of document.querySelectorAll("nav a")) {
   if (link.getAttribute("href") === location.pathname) link.setAttribute("aria-current", "page");
 }
-document.addEventListener("mouseover", ({ target }) => {
-  const time = target.closest("time[datetime]:not([title])");
-  if (time) time.title = clock(time.dateTime);
-});
 document.addEventListener("key-wanted", (event) => askForKey(event.detail));
 open();
 

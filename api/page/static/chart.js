@@ -37,6 +37,7 @@ export class Panel {
   constructor(definition, curves, view, zoomed) {
     Object.assign(this, { definition, curves, view, zoomed });
     this.plot = null;
+    this.adopted = false; // whether what is seen was drawn by the service
     this.drawing = h("div", { class: "drawing", role: "img", "aria-label": `${definition.title}: nothing is drawn yet`, tabindex: 0, onkeydown: (event) => this.key(event), onblur: () => this.look(null) });
     this.legend = h("ul", { class: "legend" }, h("li", {}, "Loading…"));
     this.element = h(
@@ -59,6 +60,13 @@ export class Panel {
     );
     new ResizeObserver(() => this.resize()).observe(this.drawing);
     whenSeen(this.element, () => this.curves.want(this.names));
+  }
+
+  /** Show what the service drew, until there is a chart. */
+  adopt(drawn) {
+    this.drawing.setAttribute("aria-label", drawn.getAttribute("aria-label"));
+    this.drawing.append(...drawn.childNodes);
+    this.adopted = true;
   }
 
   get series() {
@@ -89,7 +97,7 @@ export class Panel {
   }
 
   draw() {
-    this.element.hidden = this.isEmpty;
+    this.element.hidden = this.isEmpty && !this.adopted;
     if (!this.series.length || this.drawing.clientWidth === 0) return;
     const { lines, bands, data } = this.plan();
     const shape = JSON.stringify([lines.map((line) => line.key), this.view]);
@@ -179,7 +187,8 @@ export class Panel {
         setSelect: [(plot) => this.selected(plot)],
       },
     };
-    this.drawing.replaceChildren(); // what the service drew, before there were scripts
+    this.drawing.replaceChildren();
+    this.adopted = false;
     this.plot = new window.uPlot(options, data, this.drawing);
   }
 

@@ -24,6 +24,7 @@ class Jobs {
     this.picked = new Set(); // ids of the jobs to compare
     this.order = null; // {column, direction}; null: newest first
     this.hasMore = false;
+    this.known = false; // whether the rows are what the service has under this filter
     [this.search, this.status, this.compare, this.said, this.list, this.more] = ["search", "status-filter", "compare", "said", "list", "older"].map(find);
     this.status.addEventListener("change", () => this.reload());
     this.search.addEventListener("input", settled(100, () => this.draw()));
@@ -46,6 +47,7 @@ class Jobs {
 
   async reload() {
     this.rows.clear();
+    this.known = false;
     await this.look();
   }
 
@@ -64,8 +66,10 @@ class Jobs {
   }
 
   async older() {
+    const status = this.status.value;
     try {
-      const fresh = await fragment("/fragments/jobs", { status: this.status.value, after: [...this.rows.keys()].at(-1) });
+      const fresh = await fragment("/fragments/jobs", { status, after: [...this.rows.keys()].at(-1) });
+      if (status !== this.status.value) return;
       this.take(fresh.querySelector("table"), { behind: true });
     } catch (error) {
       fill(this.said, notice("bad", `Older jobs could not be read: ${error.message}`));
@@ -77,9 +81,10 @@ class Jobs {
     if (!this.table) this.adopt(fresh);
     const rows = [...fresh.tBodies[0].rows];
     const page = new Map(rows.map((row) => [row.dataset.job, this.row(row)]));
-    const end = rows.at(-1)?.dataset.created ?? "";
+    const end = "more" in fresh.dataset ? rows.at(-1).dataset.created : ""; // behind the last page there is nothing
     const others = [...this.rows].filter(([id, row]) => !page.has(id) && (behind || row.dataset.created < end));
     if (behind || !others.length) this.hasMore = "more" in fresh.dataset;
+    this.known = true;
     this.rows = new Map(behind ? [...others, ...page] : [...page, ...others]);
     this.draw();
   }
@@ -104,6 +109,7 @@ class Jobs {
   }
 
   sort(column) {
+    if (!this.known) return;
     const first = Number(this.heads[column].dataset.first);
     const turned = this.order?.column === column;
     if (turned && this.order.direction !== first) this.order = null;
@@ -122,6 +128,7 @@ class Jobs {
   }
 
   draw() {
+    if (!this.known) return;
     const rows = this.shown();
     this.more.hidden = !this.hasMore;
     if (!this.rows.size && !this.status.value) return fill(this.list, start());

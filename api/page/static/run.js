@@ -67,13 +67,13 @@ class Run {
     const find = (id) => element.querySelector(`#${id}`);
     [this.charts, this.fault, this.empty, this.said] = ["charts", "fault", "no-step", "said"].map(find);
     this.connection = element.querySelector(".connection");
-    this.top = new Top(find("top"), this.said, job.id, { act: (action) => this.act(action), show: (metric) => this.show(metric) });
+    this.top = new Top(find("top"), find("stale"), job.id, { act: (action) => this.act(action), show: (metric) => this.show(metric) });
     this.panels = [];
     this.below = null; // what lies below the curves, once they are drawn
     this.bindControls(find);
-    const drawn = this.charts.querySelector(".outline"); // by the service, until the chart is there
+    const drawn = this.charts.querySelector(".drawing"); // by the service
     const first = this.section(this.sections[0]);
-    if (drawn) this.panels[0][0].drawing.append(drawn);
+    if (drawn) this.panels[0][0].adopt(drawn);
     fill(this.charts, first);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.each((panel) => panel.restyle()));
   }

@@ -4,11 +4,13 @@ import { fragment, key } from "./api.js";
 import { atMost, fill, notice, renew } from "./dom.js";
 
 const LEAST_MS = 1000;
+const RETRY_MS = 3000;
 
 export class Top {
   /** `act(action)` is called for a button of the head, `show(metric)` leads to the panel of a metric. */
-  constructor(element, said, jobId, { act, show }) {
-    Object.assign(this, { element, said });
+  constructor(element, stale, jobId, { act, show }) {
+    Object.assign(this, { element, stale });
+    this.loading = null; // the reading that goes on now
     this.path = `/fragments/jobs/${jobId}`;
     element.addEventListener("click", ({ target }) => {
       const { action, metric } = target.closest("button")?.dataset ?? {};
@@ -25,13 +27,24 @@ export class Top {
     fill(this.element, [...(await fragment(this.path)).childNodes]);
   }
 
-  async load() {
-    try {
-      const fresh = await fragment(this.path);
-      for (const part of this.parts()) renew(part, fresh.querySelector(`[data-part="${part.dataset.part}"]`));
-      fill(this.said);
-    } catch (error) {
-      fill(this.said, notice("bad", `The run's state could not be read: ${error.message}`));
+  /** One reading at a time, so that none is overtaken by an older one; what happens meanwhile is read by one more. */
+  load() {
+    this.asked = true;
+    this.loading ??= this.read().finally(() => (this.loading = null));
+    return this.loading;
+  }
+
+  async read() {
+    while (this.asked) {
+      this.asked = false;
+      try {
+        const fresh = await fragment(this.path);
+        for (const part of this.parts()) renew(part, fresh.querySelector(`[data-part="${part.dataset.part}"]`));
+        fill(this.stale);
+      } catch (error) {
+        fill(this.stale, notice("bad", `The run's state could not be read: ${error.message} Trying again…`));
+        setTimeout(() => this.soon(), RETRY_MS);
+      }
     }
   }
 

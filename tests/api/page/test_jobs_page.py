@@ -101,6 +101,32 @@ def test_jobs_are_sorted_by_keyboard_and_show_their_warnings(
     expect(page.locator('[data-warning="reward_at_zero"]')).to_contain_text("Try: Read a few rollouts.")
 
 
+def test_a_filter_holds_what_it_says(tab: Tab, running: Callable[..., Claim], new_job: Callable[..., str]) -> None:
+    older = running(name="older")
+    running(name="newer")
+    new_job(name="waits")
+    page = tab.open("/")
+    names = page.locator("tbody .name a")
+    page.locator("#status-filter").select_option("running")
+    expect(names).to_have_text(["newer", "older"])
+    with transaction() as session:
+        finish(session, older, Status.SUCCEEDED, None)
+    expect(names).to_have_text(["newer"])
+    page.get_by_role("link", name="newer", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("newer")
+    page.go_back()
+    expect(page.locator("#status-filter")).to_have_value("")
+    expect(names).to_have_text(["waits", "newer", "older"])
+    tab.expected = ("net::ERR_",)
+    page.route("**/fragments/jobs*", lambda route: route.abort())
+    page.locator("#status-filter").select_option("failed")
+    expect(page.locator("#said")).to_contain_text("Disconnected")
+    page.locator("#status-filter").select_option("")
+    page.get_by_label("Search").fill("a")
+    expect(page.locator("#list")).to_have_text("Jobs are shown when the service answers.")
+    page.unroute("**/fragments/jobs*")
+
+
 def test_scripts_say_numbers_and_times_as_the_documents_do(tab: Tab) -> None:
     numbers = [n * 10.0**e for n in (1, 1.5, 2.345, 9.995, -7.25) for e in range(-6, 9)] + [k / 16 for k in range(-16, 17)]
     seconds = [0.0, 0.0312, 0.5, 9.94, 9.97, 10.5, 59.5, 60, 75, 3599.6, 3600, 7380, 86399.6, 86400, 200_000]

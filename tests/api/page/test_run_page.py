@@ -1,13 +1,15 @@
 """The page of a run in a real browser: what is drawn, and that it goes on whatever happens to the connection."""
 
 import signal
+import threading
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from api.models import Json
-from api.record import Claim
+from api.database import transaction
+from api.models import Json, Status
+from api.record import Claim, finish
 from api.settings import settings
 from tests.api.page import a_run
 from tests.api.page.conftest import Tab
@@ -122,6 +124,49 @@ def test_warnings_come_with_the_steps_and_lead_to_their_curve(tab: Tab, claim: C
     warning.get_by_role("button", name="Show the curve").click()
     expect(page.locator('[data-panel="KL"]')).to_be_focused()
     expect(page.locator('[data-panel="KL"]')).to_be_in_viewport()
+
+
+def test_a_state_that_could_not_be_read_is_read_again_and_none_overtakes_a_newer_one(tab: Tab, claim: Claim) -> None:
+    tab.expected = ("503",)
+    page = tab.open(f"/jobs/{claim.job_id}")
+    last_step(page, "Reward", 80)
+    expect(page.locator(".connection")).to_have_text("live")
+    held: list[Route] = []
+    away = threading.Event()
+
+    def answer(route: Route) -> None:
+        if not held:
+            held.append(route)
+        elif away.is_set():
+            route.fulfill(status=503, json={"error": {"message": "Away.", "code": "away"}})
+        else:
+            route.continue_()
+
+    page.route("**/fragments/**", answer)
+    a_run.record_steps(claim, 81, 81)
+    wait_until(lambda: page.evaluate("true") and held)
+    with transaction() as session:
+        finish(session, claim, Status.SUCCEEDED, None)
+    expect(page.locator(".facts")).to_contain_text("80 of 200")  # another reading waits for the first
+    away.set()
+    held[0].continue_()
+    expect(page.locator("#stale")).to_contain_text("The run's state could not be read: Away.")
+    away.clear()
+    expect(page.locator("#status")).to_contain_text("Succeeded")
+    expect(page.locator("#stale")).to_be_empty()
+
+
+def test_why_an_action_failed_stays_while_the_run_goes_on(tab: Tab, claim: Claim) -> None:
+    tab.expected = ("409",)
+    page = tab.open(f"/jobs/{claim.job_id}")
+    expect(page.locator(".connection")).to_have_text("live")
+    refused = {"error": {"message": "It cannot be paused now.", "code": "wrong_status"}}
+    page.route("**/pause", lambda route: route.fulfill(status=409, json=refused))
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#said")).to_have_text("It cannot be paused now.")
+    a_run.record_steps(claim, 81, 81)
+    expect(page.locator(".facts")).to_contain_text("81 of 200")
+    expect(page.locator("#said")).to_have_text("It cannot be paused now.")
 
 
 def test_curves_are_read_by_keyboard(tab: Tab, claim: Claim) -> None:
