@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Double, Integer, Text, cast, column, func, select, type_coerce, union_all
+from sqlalchemy import Double, Integer, Select, Text, bindparam, cast, column, func, select, union_all
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 from sqlalchemy.orm import Session
 
@@ -34,12 +35,8 @@ def outlines(session: Session, jobs: Sequence[Job], names: Sequence[str], limit:
     pieces = [piece for job in jobs if job.step > 0 for piece in _pieces(job, limit)]
     if not pieces:
         return found
-    piece = _table(pieces)
-    part = union_all(_of_segments(piece, names), _of_steps(piece, names)).subquery().c
-    last = func.max(part.last_step)
-    mean = func.sum(part.sum) / func.nullif(func.sum(part.n), 0)
-    query = select(part.job_id, part.name, last, mean).group_by(part.job_id, part.name, part.step // part.width)
-    for job_id, name, step, value in session.execute(query.order_by(last)):
+    columns = dict(zip(_Piece._fields, map(list, zip(*pieces, strict=True)), strict=True))
+    for job_id, name, step, value in session.execute(_statement(), {**columns, "names": list(names)}):
         if value is not None:
             found[job_id][name].append((step, value))
     return found
@@ -51,25 +48,31 @@ def _pieces(job: Job, limit: int) -> list[_Piece]:
     return [_Piece(job.id, width, each.size, each.first, each.end) for each in cover(0, end, largest_within(width))]
 
 
-def _table(pieces: Sequence[_Piece]) -> Any:
-    """The pieces as rows of a statement: an array a column, so that it is the same statement however many there are."""
+@cache
+def _statement() -> Select[str, str, int, float | None]:
+    """Of the pieces, an array a column: the same statement however many there are. To make it takes longer than to run it."""
     kinds = [Text, *[Integer] * (len(_Piece._fields) - 1)]
+    arrays: list[Any] = [bindparam(name, type_=ARRAY(kind)) for name, kind in zip(_Piece._fields, kinds, strict=True)]
     columns: list[Any] = [column(name, kind) for name, kind in zip(_Piece._fields, kinds, strict=True)]
-    values = zip(*pieces, strict=True)
-    arrays: list[Any] = [type_coerce(list(each), ARRAY(kind)) for each, kind in zip(values, kinds, strict=True)]
-    return func.unnest(*arrays).table_valued(*columns).render_derived(name="piece").c
+    piece = func.unnest(*arrays).table_valued(*columns).render_derived(name="piece").c
+    names = bindparam("names", type_=ARRAY(Text))
+    part = union_all(_of_segments(piece, names), _of_steps(piece, names)).subquery().c
+    last = func.max(part.last_step)
+    mean = func.sum(part.sum) / func.nullif(func.sum(part.n), 0)
+    bucket = (part.job_id, part.name, part.step // part.width)
+    return select(part.job_id, part.name, last, mean).group_by(*bucket).order_by(last)
 
 
-def _of_segments(piece: Any, names: Sequence[str]) -> Any:
+def _of_segments(piece: Any, names: Any) -> Any:
     segment = MetricSegment
-    within = (segment.job_id == piece.job_id, segment.size == piece.size, segment.name.in_(names))
+    within = (segment.job_id == piece.job_id, segment.size == piece.size, segment.name == func.any(names))
     query = select(
         segment.job_id, segment.name, piece.width, segment.start.label("step"), segment.last_step, segment.sum, segment.n
     )
     return query.where(*within, segment.start >= piece.first, segment.start < piece.beyond)
 
 
-def _of_steps(piece: Any, names: Sequence[str]) -> Any:
+def _of_steps(piece: Any, names: Any) -> Any:
     """Of a step that was done twice the latest attempt counts."""
     within = (StepMetrics.job_id == piece.job_id, StepMetrics.step >= piece.first, StepMetrics.step < piece.beyond)
     row = (
@@ -80,7 +83,7 @@ def _of_steps(piece: Any, names: Sequence[str]) -> Any:
         .subquery()
         .c
     )
-    name = func.unnest(type_coerce(list(names), ARRAY(Text))).table_valued("name").c.name
+    name = func.unnest(names).table_valued("name").c.name
     value = cast(row.metrics[name].astext, Double)
     n = func.num_nonnulls(value).label("n")
     columns = (row.job_id, name.label("name"), row.width, row.step, row.step.label("last_step"), summand(value).label("sum"), n)
