@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from api import curves
 from api.curves import Axis
 from api.models import TERMINAL, Job, StepMetrics
+from api.rollup import summand
 from trainer.config import JobSpec
 
 _DECIDES = ("model", "rollout", "updates_per_batch", "epochs_per_batch", "resources")  # what a step costs
@@ -32,7 +33,8 @@ def seconds_left(session: Session, jobs: Sequence[Job]) -> dict[str, float]:
     if not begun:
         return {}
     latest = (StepMetrics.step > Job.step - _LATEST, StepMetrics.step <= Job.step)
-    pace = func.avg(StepMetrics.metrics["step_time"].as_float())
+    took = summand(StepMetrics.metrics["step_time"].as_float())
+    pace = func.sum(took) / func.nullif(func.count(took), 0)  # avg sums up squares too, which may be too large
     query = select(Job.id, (Job.steps - Job.step) * pace).join(StepMetrics, StepMetrics.job_id == Job.id)
     found = session.execute(query.where(Job.id.in_(begun), *latest).group_by(Job.id).having(pace.is_not(None)))
     return {job_id: float(seconds) for job_id, seconds in found}

@@ -18,7 +18,6 @@ from urllib.parse import urlencode
 
 from anyio import move_on_after, to_thread
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.routing import APIRoute
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
@@ -38,7 +37,8 @@ logger = logging.getLogger(__name__)
 _FIRST_SECONDS = 2.0  # that a document waits for the record
 _ENTRY = "app.js"
 _CHARTS = "chart.js"  # a page that imports it has the chart library too
-_STYLES = ("page.css", "vendor/uplot/uPlot.min.css")  # the second for charts
+_MODULES = ("jobs.js", "compare.js", "new_job.js", "run.js")  # each shows what its documents are for
+_STYLE, _CHART_STYLE = "page.css", "vendor/uplot/uPlot.min.css"
 # What the module of a run reads first, to the letter: the browser asks for it together with the modules.
 _CURVES = {
     "max_points": 150,
@@ -76,23 +76,37 @@ class Asset:
         return Response(self.compressed, media_type=self.media_type, headers={**headers, "content-encoding": "gzip"})
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the documents of one module have in common."""
+
+    modules: tuple[str, ...]  # it, the entry, and all that they import
+    charts: bool
+    style: Markup
+    policy: str  # that of every answer, and this very style: what is seen first waits for nothing else
+
+    @classmethod
+    def of(cls, module: str, contents: dict[str, bytes]) -> "Frame":
+        modules = tuple(dict.fromkeys((*_imports(contents, _ENTRY), module, *_imports(contents, module))))
+        charts = _CHARTS in modules
+        style = b"".join(contents[name] for name in (_STYLE, *([_CHART_STYLE] if charts else [])))
+        digest = b64encode(sha256(style).digest()).decode()
+        policy = f"{CONTENT_POLICY}; style-src 'self' 'sha256-{digest}'"
+        return cls(modules, charts, Markup(style.decode()), policy)
+
+
 def serve_page(app: FastAPI) -> None:
-    """Add the page to an app that has its other routes."""
+    """Add the page to an app."""
     contents = _read(files("api.page") / "static")
     version = _digest(contents)
     assets = {path: Asset.of(path, content) for path, content in contents.items()}
-    styles = [Markup("".join(contents[name].decode() for name in names)) for names in (_STYLES[:1], _STYLES)]
-    actions = _actions(app)
+    frames = {module: Frame.of(module, contents) for module in _MODULES}
     router = APIRouter(include_in_schema=False)
 
     def document(module: str, content: str = "", reads: Sequence[str] = ()) -> HTMLResponse:
-        modules = dict.fromkeys((*_imports(contents, _ENTRY), module, *_imports(contents, module)))
-        charts = _CHARTS in modules
-        style = styles[charts]
-        whole = TEMPLATES.get_template("document.html").render(
-            assets=f"/static/{version}", style=style, modules=list(modules), charts=charts, reads=reads, content=content
-        )
-        return HTMLResponse(whole, headers={**_LOOKED_AT_ANEW, "content-security-policy": _policy(style)})
+        frame, template = frames[module], TEMPLATES.get_template("document.html")
+        whole = template.render(frame=frame, assets=f"/static/{version}", reads=reads, content=content)
+        return HTMLResponse(whole, headers={**_LOOKED_AT_ANEW, "content-security-policy": frame.policy})
 
     @router.get("/")
     async def jobs() -> HTMLResponse:
@@ -109,7 +123,7 @@ def serve_page(app: FastAPI) -> None:
     @router.get("/jobs/{job_id}")
     async def run(job_id: str) -> HTMLResponse:
         reads = [path.format(job_id=job_id) for path in _RUN_READS] if _may_read() and is_id("job", job_id) else []
-        return document("run.js", await _first(lambda session: run_page(session, job_id, actions)), reads)
+        return document("run.js", await _first(lambda session: run_page(session, job_id)), reads)
 
     @router.get("/fragments/jobs")
     def list_rows(session: SessionDep, status: Status | None = None, after: str | None = None) -> HTMLResponse:
@@ -117,7 +131,7 @@ def serve_page(app: FastAPI) -> None:
 
     @router.get("/fragments/jobs/{job_id}")
     def run_top(job_id: str, session: SessionDep) -> HTMLResponse:
-        return HTMLResponse(top(session, find_job(session, job_id), actions), headers=_LOOKED_AT_ANEW)
+        return HTMLResponse(top(session, find_job(session, job_id)), headers=_LOOKED_AT_ANEW)
 
     @router.get("/static/{version_asked}/{path:path}")
     async def asset(version_asked: str, path: str, request: Request) -> Response:
@@ -150,20 +164,8 @@ def _read_first(content: Callable[[Session | None], Markup]) -> Markup:
         return content(None)
 
 
-def _policy(style: str) -> str:
-    """That of every answer, and this very style within the document: what is seen first waits for nothing else."""
-    digest = b64encode(sha256(style.encode()).digest()).decode()
-    return f"{CONTENT_POLICY}; style-src 'self' 'sha256-{digest}'"
-
-
 def _may_read() -> bool:
     return CALLER.get() not in (None, NOBODY)
-
-
-def _actions(app: FastAPI) -> list[str]:
-    """What can be done with a job, by the routes that the app has."""
-    paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
-    return [action for action in ("pause", "resume", "cancel", "retry") if f"/v1/jobs/{{job_id}}/{action}" in paths]
 
 
 def _imports(contents: dict[str, bytes], module: str) -> dict[str, None]:

@@ -3,7 +3,6 @@
 All text is escaped by the templates. Nothing here is written, and a part costs the same whatever the length of a run.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +24,7 @@ _SPARK_POINTS = 60
 _CURVE = (1000, 200)
 _CURVE_POINTS = 150
 _AIR = 0.06  # as the page's charts have above and below
-_ACTIONS = {
+_ACTIONS = {  # of a run's page: in which statuses each can be asked for
     "pause": (Status.RUNNING, Status.QUEUED),
     "resume": (Status.PAUSED,),
     "cancel": tuple(status for status in Status if status not in TERMINAL),
@@ -120,14 +119,14 @@ def rows(session: Session, status: Status | None = None, after: str | None = Non
     return _render("rows.html", rows=shown, has_more=has_more)
 
 
-def top(session: Session, job: Job, actions: Sequence[str]) -> Markup:
-    """A run's head, with those `actions` that its status allows, and its warnings."""
+def top(session: Session, job: Job) -> Markup:
+    """A run's head, with what its status allows to do, and its warnings."""
     end = job.finished_at or datetime.now(UTC)
     done = {"cancel"} if job.cancel_requested else set()
     return _render(
         "top.html",
         job=job,
-        actions=[action for action in actions if job.status in _ACTIONS[action] and action not in done],
+        actions=[action for action, statuses in _ACTIONS.items() if job.status in statuses and action not in done],
         took=None if job.started_at is None else (end - job.started_at).total_seconds(),
         seconds_left=seconds_left(session, [job]).get(job.id),
         reward=record_read.measured(session, job, "reward"),
@@ -140,14 +139,14 @@ def jobs_page(session: Session | None) -> Markup:
     return _render("jobs.html", rows=None if session is None else rows(session))
 
 
-def run_page(session: Session | None, job_id: str, actions: Sequence[str]) -> Markup:
+def run_page(session: Session | None, job_id: str) -> Markup:
     """The page of a run as it is first seen; without a session nothing of the run. Raises UnknownJobError."""
     if session is None:
         return _render("run.html", top=None, curve=None)
     job = record_read.find_job(session, job_id)
     found = outlines(session, [job], ["reward", "reward_std"], _CURVE_POINTS)[job.id]
     curve = Curve.of(found.get("reward", []), found.get("reward_std", []))
-    return _render("run.html", top=top(session, job, actions), curve=curve)
+    return _render("run.html", top=top(session, job), curve=curve)
 
 
 def _render(template: str, **values: Any) -> Markup:

@@ -1,4 +1,4 @@
-"""Numbers, times and states as people say them; `static/words.js` says numbers and times in the same way."""
+"""Numbers, times and states as people say them; `static/words.js` says numbers, durations and statuses in the same way."""
 
 import re
 from collections.abc import Mapping

@@ -129,13 +129,21 @@ def test_a_page_of_jobs_is_followed_by_the_next(client: httpx.Client, new_job: C
 
 def test_a_document_comes_whatever_is_in_the_record(client: httpx.Client, running: Running) -> None:
     claim = running(name="odd")
-    a_run.record_steps(claim, 1, 60, reward=1e308, step_time=1e308)
+    a_run.record_steps(claim, 1, 2)
     with transaction() as session:
         session.execute(update(Job).where(Job.id == claim.job_id).values(status_reason={"code": "odd"}))
     for address in ("/", f"/jobs/{claim.job_id}"):
         answer = client.get(address)
         assert answer.status_code == 200
         assert "start.js" in answer.text
+
+
+def test_a_job_with_numbers_of_any_size_is_shown_beside_the_others(client: httpx.Client, running: Running) -> None:
+    running(name="usual")
+    a_run.record_steps(running(name="odd"), 1, 60, reward=1e308, step_time=1e308, loss=-1e308)
+    for address in ("/", "/fragments/jobs"):
+        shown = client.get(address).text
+        assert ("usual" in shown, "odd" in shown) == (True, True)
 
 
 def test_an_age_is_said_in_its_largest_unit() -> None:

@@ -1,4 +1,4 @@
-// Numbers, times and states as people say them; api/page/words.py says them in the same way.
+// Numbers, times and states as people say them; api/page/words.py says numbers, durations and statuses in the same way.
 
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";

@@ -127,19 +127,26 @@ def test_a_filter_holds_what_it_says(tab: Tab, running: Callable[..., Claim], ne
     page.unroute("**/fragments/jobs*")
 
 
-def test_scripts_say_numbers_and_times_as_the_documents_do(tab: Tab) -> None:
+def test_scripts_say_numbers_durations_and_statuses_as_the_documents_do(tab: Tab) -> None:
     numbers = [n * 10.0**e for n in (1, 1.5, 2.345, 9.995, -7.25) for e in range(-6, 9)] + [k / 16 for k in range(-16, 17)]
     seconds = [0.0, 0.0312, 0.5, 9.94, 9.97, 10.5, 59.5, 60, 75, 3599.6, 3600, 7380, 86399.6, 86400, 200_000]
+    statuses = [*map(str, Status), "preempted"]
     page = tab.open("/")
     said = page.evaluate(
-        """async ([numbers, seconds]) => {
+        """async ([numbers, seconds, statuses]) => {
           const script = document.querySelector("script[src$='start.js']").src;
-          const { number, duration } = await import(script.replace("start", "words"));
-          return [numbers.map((each) => number(each)), seconds.map(duration)];
+          const { number, duration, statusWord, statusTone } = await import(script.replace("start", "words"));
+          const counts = [numbers.map((each) => number(each)), seconds.map(duration)];
+          return [...counts, statuses.map(statusWord), statuses.map(statusTone)];
         }""",
-        [numbers, seconds],
+        [numbers, seconds, statuses],
     )
-    assert said == [[words.number(each) for each in numbers], [words.duration(each) for each in seconds]]
+    assert said == [
+        [words.number(each) for each in numbers],
+        [words.duration(each) for each in seconds],
+        [words.status_word(each) for each in statuses],
+        [words.status_tone(each) for each in statuses],
+    ]
 
 
 def test_a_service_that_is_away_is_said_and_comes_back(tab: Tab, new_job: Callable[..., str]) -> None:
