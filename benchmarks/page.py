@@ -79,9 +79,7 @@ _WATCH = """([selector]) => {
     const look = () => {
       if (!document.querySelector(selector)) return;
       observer.disconnect();
-      const drawn = new MessageChannel();
-      drawn.port1.onmessage = () => resolve(performance.now());
-      requestAnimationFrame(() => drawn.port2.postMessage(null));
+      requestAnimationFrame(() => setTimeout(() => resolve(performance.now())));
     };
     const observer = new MutationObserver(look);
     observer.observe(document, { childList: true, subtree: true, attributes: true });
