@@ -27,7 +27,7 @@ from trainer.algorithm_config import Mhpo
 from trainer.batch import TrainSequence
 from trainer.config import Optimizer
 from trainer.first_run import character_tokenizer
-from trainer.learner import Learner, TokenRecord
+from trainer.learner import Before, Learner, TokenRecord
 from trainer.objective import Objective
 from trainer.policy import Policy
 
@@ -170,7 +170,7 @@ def main() -> None:
     for _ in range(arguments.steps + 1):
         synchronize(device)
         start = time.perf_counter()
-        learner.update(sequences, None, TokenRecord())
+        learner.update(sequences, Before(), TokenRecord())
         synchronize(device)
         seconds.append(time.perf_counter() - start)
     rate = (before + matmul_rate(shape, min(tokens, budget), device)) / 2

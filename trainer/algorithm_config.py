@@ -26,6 +26,13 @@ class Mhpo(Strict):
         bool,
         Field(description="No gradient where the ratio is past GRPO's clip in the advantage's direction; not in the paper"),
     ] = False
+    zero_region_since: Annotated[
+        Literal["rollout", "batch"],
+        Field(
+            description="The ratio that zero_region looks at: to the weights that sampled, or to those before the batch's "
+            "first update, so that the lag of rollout.staleness does not count"
+        ),
+    ] = "rollout"
     epsilon_low: Annotated[
         float | None, Field(gt=0, lt=1, description="Only with zero_region: it begins below 1 - epsilon_low; null: 0.2")
     ] = None
@@ -38,6 +45,8 @@ class Mhpo(Strict):
         for name, bound in (("epsilon_low", self.epsilon_low), ("epsilon_high", self.epsilon_high)):
             if bound is not None and not self.zero_region:
                 raise ValueError(f"{name} = {bound} does nothing without zero_region = true")
+        if self.zero_region_since == "batch" and not self.zero_region:
+            raise ValueError("zero_region_since = batch does nothing without zero_region = true")
         return self
 
 

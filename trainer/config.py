@@ -302,6 +302,13 @@ class JobSpec(Strict):
             description="Passes over each batch; each is cut by whole groups into updates_per_batch / epochs_per_batch parts"
         ),
     ] = 1
+    max_drift: Annotated[
+        Positive | None,
+        Field(
+            description="Nats: a batch's further updates are left out once the mean |log ratio| since its first one is above "
+            "this; docs/off-policy.md. null: never"
+        ),
+    ] = None
     model: Model
     dataset: Dataset
     algorithm: Algorithm = Mhpo()

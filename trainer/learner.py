@@ -19,6 +19,14 @@ class NotFiniteError(RuntimeError):
     """Loss or gradient is NaN or infinite; the optimizer step was not taken."""
 
 
+class DriftedError(RuntimeError):
+    """The batch's own updates have moved the policy past the limit; the optimizer step was not taken."""
+
+    def __init__(self, drift: float) -> None:
+        super().__init__(f"mean |log ratio| {drift:.4g} since the batch's first update")
+        self.drift = drift
+
+
 @dataclass(slots=True)
 class TokenRecord:
     """What was seen at each trained token of a step, flat, detached, on the CPU; lists grow by micro-batch."""
@@ -63,8 +71,19 @@ class Update:
     lr: float
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The learner's log-probabilities of an update's completions by earlier weights, a vector a sequence.
+
+    None: the present weights are those, and no pass of their own is needed.
+    """
+
+    old: Sequence[Tensor] | None = None  # the weights that sampled
+    started: Sequence[Tensor] | None = None  # the weights before the batch's first update; other ones with rollout.staleness
+
+
 class Learner:
-    """AdamW over the policy's weights, the learning rate a pure function of the optimizer step."""
+    """AdamW over the policy's weights, the learning rate a pure function of the planned optimizer step."""
 
     def __init__(
         self,
@@ -94,25 +113,39 @@ class Learner:
         )
         self.updates = 0  # optimizer steps taken
 
-    def update(self, sequences: Sequence[TrainSequence], old_logprobs: Sequence[Tensor] | None, record: TokenRecord) -> Update:
+    def update(
+        self,
+        sequences: Sequence[TrainSequence],
+        before: Before,
+        record: TokenRecord,
+        *,
+        planned: int | None = None,
+        max_drift: float | None = None,
+    ) -> Update:
         """One optimizer step on `sequences`, in micro-batches whose gradients add up to that of the whole.
 
-        `old_logprobs`: the learner's log-probabilities before the step's first update, a vector a sequence. None where
-        this is the first update: then they are the present ones, and no pass of their own is needed.
-        Raises NotFiniteError before the weights are touched.
+        `planned`: this step's place in the learning rate's schedule, which counts steps that were not taken too; None:
+        all were taken. Raises DriftedError where the mean |log ratio| since `before.started` is above `max_drift`, and
+        NotFiniteError, both before the weights are touched.
         """
         self._adamw.zero_grad(set_to_none=True)
-        counts, loss = StepCounts.of(sequences), 0.0
+        counts, loss, drift = StepCounts.of(sequences), 0.0, 0.0
         for piece in cut(sequences, self._micro_batch_tokens):
             batch = collate([sequences[i] for i in piece], self._policy.device)
-            old = None if old_logprobs is None else pad([old_logprobs[i] for i in piece], batch)
-            loss += self._backward(batch, old, counts, record)
+            old, started = (
+                None if rows is None else pad([rows[i] for i in piece], batch) for rows in (before.old, before.started)
+            )
+            loss += self._backward(batch, old, started, counts, record)
+            if started is not None:
+                drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum())
+        if max_drift is not None and drift / counts.tokens > max_drift:
+            raise DriftedError(drift / counts.tokens)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self._policy.model.parameters(), self._max_norm()))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise NotFiniteError(
                 f"loss {loss}, gradient norm {grad_norm} at optimizer step {self.updates + 1}; the step was not taken"
             )
-        lr = learning_rate(self._settings, self.updates, self._total_updates)
+        lr = learning_rate(self._settings, self.updates if planned is None else planned, self._total_updates)
         for group in self._adamw.param_groups:
             group["lr"] = lr
         self._adamw.step()
@@ -132,15 +165,24 @@ class Learner:
         self._adamw.load_state_dict(state["adamw"])  # type: ignore[arg-type]
         self.updates = int(state["updates"])  # type: ignore[call-overload]
 
-    def _backward(self, batch: Batch, old_logprobs_BT: Tensor | None, counts: StepCounts, record: TokenRecord) -> float:
+    def _backward(
+        self,
+        batch: Batch,
+        old_logprobs_BT: Tensor | None,
+        start_logprobs_BT: Tensor | None,
+        counts: StepCounts,
+        record: TokenRecord,
+    ) -> float:
         """Adds a micro-batch's part of the gradient; returns its part of the loss."""
         settings = self._objective.loss
         now = self._policy.distribution(batch)
-        old_BT = now.logprobs_BT.detach() if old_logprobs_BT is None else old_logprobs_BT
-        if not all(logprobs.isfinite().all() for logprobs in (now.logprobs_BT, old_BT, batch.sampler_logprobs_BT)):
+        now_BT = now.logprobs_BT.detach()
+        old_BT = now_BT if old_logprobs_BT is None else old_logprobs_BT
+        start_BT = now_BT if start_logprobs_BT is None else start_logprobs_BT
+        if not all(logprobs.isfinite().all() for logprobs in (now_BT, old_BT, start_BT, batch.sampler_logprobs_BT)):
             at = f"optimizer step {self.updates + 1}"
             raise NotFiniteError(f"log-probabilities are not finite at {at}; the step was not taken")
-        terms = token_terms(self._objective, batch, now, old_BT, self._ref_logprobs(batch))
+        terms = token_terms(self._objective, batch, now, old_BT, start_BT, self._ref_logprobs(batch))
         constant, dtype = self._objective.sum_constant, terms.loss_BT.dtype
         weights_BT = token_weights(batch.mask_BT, settings, counts, sum_constant=constant, dtype=dtype)
         loss = weighted_sum(terms.loss_BT, weights_BT)

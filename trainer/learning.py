@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from trainer.advantages import trained
+from trainer.algorithm_config import Mhpo
 from trainer.batch import TrainSequence, trainable, updates
+from trainer.config import JobSpec
 from trainer.failure import write_failure
-from trainer.learner import NotFiniteError, TokenRecord, Update
+from trainer.learner import Before, DriftedError, NotFiniteError, TokenRecord, Update
 from trainer.run import Run
 from trainer.run_folder import TraceOf
 from trainer.token_trace import TokenTrace, pieces
@@ -25,8 +27,9 @@ class Learnt:
     updates: list[Update]
     record: TokenRecord
     lags: list[int]  # of each sequence: optimizer steps between the weights that sampled it and those that it changed
-    skipped: int  # optimizer steps not taken
+    skipped: int  # optimizer steps not taken, what they are made of not being finite
     trace: TokenTrace
+    left_out: int = 0  # optimizer steps not taken, the batch's drift being past spec.max_drift
 
 
 def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> Learnt:
@@ -39,20 +42,25 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
     learnt = Learnt([], TokenRecord(), [], 0, TokenTrace(groups, run.spec.samples.tokens))
     parts_count = run.spec.updates_per_batch // run.spec.epochs_per_batch
     parts = [sequences for part in updates(groups, parts_count) if (sequences := trainable(part))]
-    one_epoch = list(zip(parts, old_logprobs(run, parts), strict=True))
-    for number, (sequences, old) in enumerate(one_epoch * run.spec.epochs_per_batch, start=1):
+    passes = list(zip(parts, before_parts(run, parts), strict=True)) * run.spec.epochs_per_batch
+    for number, (sequences, before) in enumerate(passes, start=1):
         lag, seen = run.learner.updates - version, TokenRecord()
+        planned = (step - 1) * run.spec.updates_per_batch + number - 1
+        limit = run.spec.max_drift if learnt.updates else None  # a batch's first update is always taken
         try:
-            learnt.updates.append(run.learner.update(sequences, old, seen))
+            update = run.learner.update(sequences, before, seen, planned=planned, max_drift=limit)
+        except DriftedError:
+            return replace(learnt, left_out=len(passes) - number + 1)
         except NotFiniteError as error:
             learnt = replace(learnt, skipped=learnt.skipped + 1)
-            path = dump(run, step, number, sequences, old)
+            path = dump(run, step, number, sequences, before.old)
             total = run.progress.skipped + learnt.skipped
             if total > run.spec.optimizer.max_skipped_updates:
                 raise NotFiniteError(f"{error}; its batch is in {path}") from error
             data = {"update": number, "path": path, "skipped_updates": total}
             run.folder.write_event(step, "not_finite", f"{error}; its batch is in {path}", level="warn", data=data)
         else:
+            learnt.updates.append(update)
             learnt.record.extend(seen)
             learnt.trace.add(sequences, seen, run.spec.resources.micro_batch_tokens)
             learnt.lags.extend([lag] * len(sequences))
@@ -71,13 +79,24 @@ def trace_lines(run: Run, trace: TokenTrace) -> TraceOf:
     return line
 
 
-def old_logprobs(run: Run, parts: Sequence[Sequence[TrainSequence]]) -> list[list[Tensor] | None]:
-    """The old policy's log-probabilities of each part: the weights that sampled it. None: the first update's own will do."""
-    if run.kept is not None:
-        return [[torch.tensor(sequence.old_logprobs) for sequence in sequences] for sequences in parts]
-    # Before the first update changes anything.
+def before_parts(run: Run, parts: Sequence[Sequence[TrainSequence]]) -> list[Before]:
+    """What the weights that sampled, and those of this moment, before the first update, say of each part."""
+    if run.kept is None:
+        return [Before(rows, rows) for rows in present_logprobs(run, parts)]
+    old = [[torch.tensor(sequence.old_logprobs) for sequence in sequences] for sequences in parts]
+    started = present_logprobs(run, parts) if looks_back(run.spec) else [None] * len(parts)
+    return [Before(*rows) for rows in zip(old, started, strict=True)]
+
+
+def present_logprobs(run: Run, parts: Sequence[Sequence[TrainSequence]]) -> list[list[Tensor] | None]:
+    """The learner's log-probabilities of each part before any update. None: those of the one update on it will do."""
     again = run.spec.epochs_per_batch > 1
     return [run.learner.logprobs(sequences) if number > 0 or again else None for number, sequences in enumerate(parts)]
+
+
+def looks_back(spec: JobSpec) -> bool:
+    """True where an update needs to know what the weights before the batch's first one said."""
+    return spec.max_drift is not None or (isinstance(spec.algorithm, Mhpo) and spec.algorithm.zero_region_since == "batch")
 
 
 def dump(run: Run, step: int, number: int, sequences: Sequence[TrainSequence], old: Sequence[Tensor] | None) -> str:
@@ -85,6 +104,11 @@ def dump(run: Run, step: int, number: int, sequences: Sequence[TrainSequence], o
     logprobs = [row.tolist() for row in run.learner.logprobs(sequences)]
     before = logprobs if old is None else [row.tolist() for row in old]
     return write_failure(run.folder.path, step, number, sequences, logprobs, before)
+
+
+def left_out_metrics(run: Run, learnt: Learnt) -> dict[str, float]:
+    """Updates that the batch's drift left out; empty where the spec sets no limit."""
+    return {} if run.spec.max_drift is None else {"off_policy/updates_left_out": float(learnt.left_out)}
 
 
 def lag_metrics(lags: Sequence[int]) -> dict[str, float]:

@@ -52,10 +52,18 @@ class TokenTerms:
 
 
 def token_terms(
-    objective: Objective, batch: Batch, now: TokenDistribution, old_logprobs_BT: Tensor, ref_logprobs_BT: Tensor | None
+    objective: Objective,
+    batch: Batch,
+    now: TokenDistribution,
+    old_logprobs_BT: Tensor,
+    start_logprobs_BT: Tensor,
+    ref_logprobs_BT: Tensor | None,
 ) -> TokenTerms:
-    """All terms. `ref_logprobs_BT` is needed where `objective.needs_reference`."""
-    ratio = token_loss(objective.algorithm, now.logprobs_BT, old_logprobs_BT, batch.advantages_B, batch.mask_BT)
+    """All terms. `start_logprobs_BT`: by the weights before the batch's first update; `ref_logprobs_BT` is needed where
+    `objective.needs_reference`."""
+    ratio = token_loss(
+        objective.algorithm, now.logprobs_BT, old_logprobs_BT, batch.advantages_B, batch.mask_BT, start_logprobs_BT
+    )
     weights = correction_weights(old_logprobs_BT, batch.sampler_logprobs_BT, batch.mask_BT, objective.correction)
     loss_BT, kl_BT = ratio.loss_BT * weights.used_BT, None
     if isinstance(objective.kl, KlInLoss):

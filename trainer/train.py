@@ -7,7 +7,7 @@ from trainer.checkpoint import Progress
 from trainer.clock import StepClock
 from trainer.config import JobSpec, grader_names
 from trainer.learner import NotFiniteError
-from trainer.learning import lag_metrics, learn, trace_lines
+from trainer.learning import lag_metrics, learn, left_out_metrics, trace_lines
 from trainer.memory import peak_memory_mb
 from trainer.metrics import learner_metrics, length_metrics, rollout_metrics, zero_variance_metrics
 from trainer.opening import opened
@@ -86,7 +86,7 @@ def one_step(run: Run, step: int) -> None:
     metrics |= learner_metrics(learnt.updates, learnt.record, spec.algorithm) | lag_metrics(learnt.lags)
     metrics |= shaped.metrics | zero_variance_metrics(groups, spec.rollout.prompts_per_step)
     metrics |= {"sampling/probe_difference": run.probe_difference, "num_tokens": float(num_tokens)}
-    metrics |= {"skipped_updates": float(progress.skipped)}
+    metrics |= {"skipped_updates": float(progress.skipped)} | left_out_metrics(run, learnt)
     due = step == spec.steps or step % spec.checkpoints.every == 0
     if due and run.validation:
         metrics |= validate(run, step)

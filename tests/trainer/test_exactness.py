@@ -21,7 +21,7 @@ from trainer.advantages import GroupRewards, batch_advantages
 from trainer.algorithm_config import Algorithm, Grpo, Mhpo
 from trainer.batch import TrainSequence
 from trainer.config import Model, Optimizer
-from trainer.learner import Learner, TokenRecord
+from trainer.learner import Before, Learner, TokenRecord
 from trainer.losses.ratio_control import token_loss
 from trainer.objective import Objective
 from trainer.objective_config import (
@@ -157,7 +157,7 @@ def learnt(
     """Loss and gradient of one optimizer step in micro-batches of `budget` tokens."""
     policy, reference = policies
     learner = Learner(policy, UNCHANGED, objective, total_updates=1, micro_batch_tokens=budget, reference=reference)
-    update = learner.update(sequences, old, TokenRecord())
+    update = learner.update(sequences, Before(old, old), TokenRecord())
     return update.loss, flat_gradient(policy)
 
 

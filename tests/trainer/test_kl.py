@@ -67,7 +67,7 @@ def test_a_token_by_hand() -> None:
     )
     batch = batch_of(torch.tensor([[True]]), old - math.log(2), torch.tensor([-1.0]))
     now = TokenDistribution(logprobs, torch.tensor([[3.0]], dtype=torch.float64))
-    terms = token_terms(objective, batch, now, old, logprobs.detach() - math.log(2))
+    terms = token_terms(objective, batch, now, old, old, logprobs.detach() - math.log(2))
     terms.loss_BT.sum().backward()  # type: ignore[no-untyped-call]
     kl = 0.5 - 1 + math.log(2)
     assert terms.loss_BT.item() == pytest.approx(1.6 * 1.5 + 0.1 * kl - 0.01 * 3, rel=1e-12)
@@ -87,7 +87,7 @@ def test_trap_9_trl_multiplies_the_kl_by_the_ratio() -> None:
         part = old[:, span]
         batch = batch_of(torch.ones_like(part, dtype=torch.bool), part, torch.tensor([advantage], dtype=torch.float64))
         now = TokenDistribution(logprobs[:, span], torch.zeros_like(part))
-        total = total + token_terms(objective, batch, now, part, part).loss_BT.sum() / 7
+        total = total + token_terms(objective, batch, now, part, part, part).loss_BT.sum() / 7
     total.backward()  # type: ignore[no-untyped-call]
     assert total.item() == pytest.approx(-0.8 / 7 + 0.1 * 0.357549 / 7, abs=1e-7)
     assert logprobs.grad is not None
@@ -98,4 +98,4 @@ def test_a_missing_reference_is_an_error() -> None:
     old = torch.tensor([[-1.0]])
     batch = batch_of(torch.tensor([[True]]), old, torch.tensor([1.0]))
     with pytest.raises(ValueError, match="needs the reference"):
-        token_terms(Objective(Grpo(), kl=KlInLoss(coefficient=1.0)), batch, TokenDistribution(old, old), old, None)
+        token_terms(Objective(Grpo(), kl=KlInLoss(coefficient=1.0)), batch, TokenDistribution(old, old), old, old, None)

@@ -1,8 +1,9 @@
 """The learner on a real tiny model: gradients do not depend on how a batch is cut, and the schedule is as stated."""
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from trainer.algorithm_config import Grpo, Mhpo
 from trainer.batch import TrainSequence, collate, cut, updates
 from trainer.config import Model, Optimizer
-from trainer.learner import Learner, NotFiniteError, TokenRecord, learning_rate
+from trainer.learner import Before, DriftedError, Learner, NotFiniteError, TokenRecord, learning_rate
 from trainer.objective import Objective
 from trainer.policy import Policy
 
@@ -38,7 +39,7 @@ def gradient(policy: Policy, sequences: list[TrainSequence], budget: int, old: l
     learner = Learner(
         policy, Optimizer(lr=1e-12, max_grad_norm=None), Objective(Mhpo()), total_updates=1, micro_batch_tokens=budget
     )
-    learner.update(sequences, old, TokenRecord())
+    learner.update(sequences, Before(old, old), TokenRecord())
     return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
 
 
@@ -104,16 +105,57 @@ def test_a_step_with_nan_is_not_taken(policy: Policy) -> None:
     learner = Learner(policy, Optimizer(lr=0.1), Objective(Grpo()), total_updates=1, micro_batch_tokens=100)
     poisoned = [TrainSequence((3, 4), (5, 6), (-1.0, -1.0), float("nan"))]
     with pytest.raises(NotFiniteError, match="optimizer step 1"):
-        learner.update(poisoned, None, TokenRecord())
+        learner.update(poisoned, Before(), TokenRecord())
     assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
     assert learner.updates == 0
+
+
+@pytest.mark.parametrize(("since", "moves"), [("batch", True), ("rollout", False)])
+def test_the_batch_region_goes_by_the_weights_before_the_first_update(
+    policy: Policy, since: Literal["batch", "rollout"], moves: bool
+) -> None:
+    """All tokens are past the clip since the rollout, in the advantage's direction; none has moved since the batch began."""
+    sequences = [replace(sequence, advantage=1.0) for sequence in random_sequences(4)]
+    objective = Objective(Mhpo(zero_region=True, zero_region_since=since))
+    learner = Learner(policy, Optimizer(lr=1e-12), objective, total_updates=1, micro_batch_tokens=30)
+    now = learner.logprobs(sequences)
+    update = learner.update(sequences, Before([row - 0.5 for row in now], now), TokenRecord())
+    assert (update.grad_norm > 1e-2) == moves
+    assert moves or update.grad_norm == 0.0
+
+
+@pytest.mark.parametrize("budget", [30, 10**6])
+def test_a_step_past_the_drift_limit_is_not_taken(policy: Policy, budget: int) -> None:
+    """Half the completions' tokens have moved by 0.3 nats to one side, the others by 0.1 to the other."""
+    sequences = random_sequences(8)
+    learner = Learner(policy, Optimizer(lr=0.1), Objective(Mhpo()), total_updates=1, micro_batch_tokens=budget)
+    now = learner.logprobs(sequences)
+    started = [row - (0.3 if number % 2 else -0.1) for number, row in enumerate(now)]
+    tokens = [len(row) for row in now]
+    drift = (0.3 * sum(tokens[1::2]) + 0.1 * sum(tokens[::2])) / sum(tokens)
+    before = [p.clone() for p in policy.model.parameters()]
+    with pytest.raises(DriftedError) as raised:
+        learner.update(sequences, Before(now, started), TokenRecord(), max_drift=drift * 0.999)
+    assert raised.value.drift == pytest.approx(drift, rel=1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
+    assert learner.updates == 0
+    learner.update(sequences, Before(now, started), TokenRecord(), max_drift=drift * 1.001)
+    assert learner.updates == 1
+    assert not torch.equal(before[0], next(iter(policy.model.parameters())))
+
+
+def test_the_schedule_counts_planned_steps(policy: Policy) -> None:
+    settings = Optimizer(lr=1.0, schedule="linear", final_lr_fraction=0.0)
+    learner = Learner(policy, settings, Objective(Mhpo()), total_updates=10, micro_batch_tokens=1000)
+    assert learner.update(random_sequences(2), Before(), TokenRecord(), planned=4).lr == pytest.approx(0.6)
+    assert learner.updates == 1
 
 
 def test_max_grad_norm_scales_the_gradient_down(policy: Policy) -> None:
     learner = Learner(
         policy, Optimizer(lr=1e-12, max_grad_norm=1e-3), Objective(Mhpo()), total_updates=1, micro_batch_tokens=1000
     )
-    update = learner.update(random_sequences(5), None, TokenRecord())
+    update = learner.update(random_sequences(5), Before(), TokenRecord())
     left = torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]).norm()
     assert update.grad_norm > 1e-2
     assert left.item() == pytest.approx(1e-3, rel=1e-3)

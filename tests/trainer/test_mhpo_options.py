@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tests.trainer.golden import TOKEN_MEAN, golden, one_token
 from trainer.algorithm_config import Mhpo
 from trainer.config import JobSpec
+from trainer.losses.ratio_control import token_loss
 
 ON_POLICY = 0.2650622127026223
 WEIGHT = {
@@ -85,6 +86,42 @@ def test_zero_region_is_grpos() -> None:
     assert gradient == pytest.approx([0, -0.01293, -0.04053, 0, 0.0265, 0.01893, 0.01599], abs=5.1e-6)
 
 
+@pytest.mark.parametrize(
+    ("since_rollout", "since_start", "advantage", "kept"),
+    [
+        (1.3, 1.1, 1.0, True),  # far from the rollout before this batch's updates began: the lag's, not theirs
+        (0.7, 0.9, -0.5, True),
+        (1.1, 1.3, 1.0, False),  # they have moved it
+        (0.9, 0.7, -0.5, False),
+        (1.1, 1.3, -0.5, True),  # and A asks to come back
+    ],
+)
+def test_batch_region(since_rollout: float, since_start: float, advantage: float, kept: bool) -> None:
+    """Weight and value go by the ratio to the rollout's weights, the region by that to the weights before the first update."""
+    now = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    old, started = (-torch.tensor([[ratio]], dtype=torch.float64).log() for ratio in (since_rollout, since_start))
+    config = Mhpo(zero_region=True, zero_region_since="batch")
+    advantages = torch.tensor([advantage], dtype=torch.float64)
+    loss = token_loss(config, now, old, advantages, torch.ones(1, 1, dtype=torch.bool), started).loss_BT.sum()
+    loss.backward()
+    weight, multiplier = WEIGHT[since_rollout]
+    assert now.grad is not None
+    assert loss.item() == pytest.approx(-advantage * weight, rel=1e-12)
+    assert now.grad.item() == pytest.approx(-advantage * multiplier if kept else 0.0, rel=1e-12)
+
+
+def test_batch_region_is_the_zero_region_where_the_batch_begins_with_the_weights_that_sampled() -> None:
+    for ratio in WEIGHT:
+        for advantage in (1.0, -0.5):
+            batch = one_token(Mhpo(zero_region=True, zero_region_since="batch"), ratio, advantage)
+            assert batch == one_token(Mhpo(zero_region=True), ratio, advantage)
+
+
+def test_batch_without_the_region_is_refused() -> None:
+    with pytest.raises(ValidationError, match="zero_region_since = batch does nothing without zero_region = true"):
+        Mhpo(zero_region_since="batch")
+
+
 def test_zero_region_far_out_has_no_nan() -> None:
     """exp(800) is infinite even in float64, and above every bound."""
     value, gradient = one_token(Mhpo(zero_region=True), 1e300, 1.0, old=-700.0)
@@ -103,6 +140,7 @@ def test_a_spec_with_the_options_survives_the_run_folder() -> None:
         {"type": "mhpo"},
         {"type": "mhpo", "zero_region": True},
         {"type": "mhpo", "zero_region": True, "epsilon_low": 0.3},
+        {"type": "mhpo", "zero_region": True, "zero_region_since": "batch"},
     ):
         spec = JobSpec.parse({"model": {"path": "m"}, "dataset": {"path": "d"}, "algorithm": algorithm})
         assert JobSpec.model_validate_json(spec.model_dump_json()) == spec

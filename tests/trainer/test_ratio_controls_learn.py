@@ -10,7 +10,7 @@ import torch
 from trainer.algorithm_config import Algorithm
 from trainer.batch import TrainSequence
 from trainer.config import Model, Optimizer
-from trainer.learner import Learner, TokenRecord
+from trainer.learner import Before, Learner, TokenRecord
 from trainer.losses.ratio_control import ABOUT
 from trainer.metrics import learner_metrics
 from trainer.objective import Objective
@@ -27,7 +27,7 @@ def test_two_updates(kind: type[Algorithm], tiny_model: Path) -> None:
     learner = Learner(policy, Optimizer(lr=1e-3), objective, total_updates=2, micro_batch_tokens=30)
     sequences, record = batch(8), TokenRecord()
     old = learner.logprobs(sequences)
-    updates = [learner.update(sequences, old, record) for _ in range(2)]
+    updates = [learner.update(sequences, Before(old, old), record) for _ in range(2)]
     assert updates[0].grad_norm > 0  # in the second, GSPO's bounds may have stopped every completion
     assert any(not torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
     metrics = learner_metrics(updates, record, objective.algorithm)

@@ -1,4 +1,4 @@
-"""Several passes over one rollout batch."""
+"""Several passes over one rollout batch, and the drift that ends them."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from trainer.config import JobSpec
+from trainer.metrics import is_wall_clock
 from trainer.run_folder import RunFolder, read_lines
 from trainer.stopping import StopSignal
 from trainer.strict import SpecError
@@ -36,3 +37,44 @@ def test_passes_must_divide_the_updates_and_parts_must_be_whole_groups(tiny_spec
     with pytest.raises(SpecError, match=r"into 5 parts .* at most rollout.prompts_per_step = 4"):
         JobSpec.parse(tiny_spec | {"updates_per_batch": 10, "epochs_per_batch": 2})
     assert JobSpec.parse(tiny_spec | {"updates_per_batch": 8, "epochs_per_batch": 2}).updates_per_batch == 8
+
+
+REUSE = {"updates_per_batch": 8, "epochs_per_batch": 4, "optimizer": {"lr": 1e-3, "schedule": "linear", "final_lr_fraction": 0}}
+LEFT_OUT = "off_policy/updates_left_out"
+
+
+def curve(document: dict[str, Any], folder: Path) -> list[dict[str, float]]:
+    """Metrics that do not depend on the machine, of three steps."""
+    train(JobSpec.parse(document | {"steps": 3}), RunFolder(folder), StopSignal())
+    lines = [line["metrics"] for line in read_lines(folder / "metrics.jsonl")]
+    return [{name: value for name, value in line.items() if not is_wall_clock(name)} for line in lines]
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(tiny_spec: dict[str, Any], tmp_path: Path) -> None:
+    free = curve(tiny_spec | REUSE, tmp_path / "free")
+    limited = curve(tiny_spec | REUSE | {"max_drift": 50}, tmp_path / "limited")
+    assert [line.pop(LEFT_OUT) for line in limited] == [0, 0, 0]
+    assert limited == free
+
+
+def test_updates_past_the_limit_are_left_out(tiny_spec: dict[str, Any], tmp_path: Path) -> None:
+    """The second update sees what the first has done: with a limit of next to nothing a batch is used for one update."""
+    found = curve(tiny_spec | REUSE | {"max_drift": 1e-9}, tmp_path / "run")
+    assert [line[LEFT_OUT] for line in found] == [7, 7, 7]
+    assert [line["ratio/log_abs_mean"] for line in found] == [0, 0, 0], "the first update is on-policy"
+    rates = [line["learning_rate"] for line in found]
+    assert rates == pytest.approx([1e-3 * (1 - planned / 24) for planned in (0, 8, 16)]), "the schedule goes by the plan"
+    some = curve(tiny_spec | REUSE | {"max_drift": 0.06}, tmp_path / "some")
+    assert any(0 < line[LEFT_OUT] < 7 for line in some)
+
+
+def test_the_limit_counts_from_the_batchs_first_update_and_not_from_the_rollout(
+    tiny_spec: dict[str, Any], tmp_path: Path
+) -> None:
+    """A batch two steps old is far from its rollout before it is trained on; that is the lag's, and leaves nothing out."""
+    spec = tiny_spec | {"updates_per_batch": 2, "optimizer": {"lr": 1e-3}}
+    spec |= {"rollout": tiny_spec["rollout"] | {"staleness": 2}}
+    lag = curve(spec, tmp_path / "free")[-1]["ratio/log_abs_mean"]
+    limited = curve(spec | {"max_drift": lag}, tmp_path / "limited")
+    assert [line[LEFT_OUT] for line in limited] == [0, 0, 0]
+    assert [line[LEFT_OUT] for line in curve(spec | {"max_drift": 1e-9}, tmp_path / "tight")] == [1, 1, 1]

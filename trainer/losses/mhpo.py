@@ -12,7 +12,9 @@ paper's defaults an on-policy token's gradient is scaled by exp(-zeta(1)) = 0.26
 Two options beyond the paper, both off by default:
 
     normalize_on_policy   the weight is divided by exp(-zeta(1)), and so is the bound
-    zero_region           no gradient where r > 1 + epsilon_high and A > 0, or r < 1 - epsilon_low and A < 0; the value stays
+    zero_region           no gradient where r > 1 + epsilon_high and A > 0, or r < 1 - epsilon_low and A < 0; the value stays.
+                          With zero_region_since = batch, of the ratio to the weights before the batch's first update:
+                          the lag of stale rollouts does not count, as the proximal policy of arXiv 2110.00641 has it
 """
 
 from dataclasses import dataclass
@@ -32,7 +34,8 @@ MHPO = About(
     formula="-A exp(psi - sg(zeta)), psi = c tanh(d / c), "
     "zeta = (softplus(psi) / lambda_pos)^k_pos + (softplus(-psi) / lambda_neg)^k_neg",
     stopped="zeta",
-    zero_gradient="nowhere; with zero_region, A > 0: r > 1 + epsilon_high, A < 0: r < 1 - epsilon_low",
+    zero_gradient="nowhere; with zero_region, A > 0: r > 1 + epsilon_high, A < 0: r < 1 - epsilon_low (r from the batch's "
+    "first update on with zero_region_since = batch)",
     bound="exp(c); divided by exp(-zeta(1)) with normalize_on_policy",
     paper="arXiv 2603.16929",
     aggregation="sequence_mean_token_mean",
@@ -67,8 +70,13 @@ def on_policy_survival(config: Mhpo) -> float:
     return float(modulate(torch.zeros((), dtype=torch.float64), config).multiplier)
 
 
-def mhpo_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_B: Tensor, config: Mhpo) -> TokenLoss:
-    """Per-token MHPO loss [B, T]; gradient flows through logprobs_BT, never through zeta."""
+def mhpo_loss(
+    logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_B: Tensor, config: Mhpo, start_logprobs_BT: Tensor
+) -> TokenLoss:
+    """Per-token MHPO loss [B, T]; gradient flows through logprobs_BT, never through zeta.
+
+    `start_logprobs_BT`: by the weights before the batch's first update.
+    """
     log_ratio_BT = logprobs_BT - old_logprobs_BT
     parts = modulate(log_ratio_BT, config)
     scale = 1 / on_policy_survival(config) if config.normalize_on_policy else 1.0
@@ -81,7 +89,9 @@ def mhpo_loss(logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_B: Tensor
         "weight": weight_BT.detach(),
     }
     if config.zero_region:
-        below_BT, above_BT = past_clip(log_ratio_BT.detach().exp(), advantages_B[:, None], *region(config))
+        since_BT = start_logprobs_BT if config.zero_region_since == "batch" else old_logprobs_BT
+        moved_BT = (logprobs_BT.detach() - since_BT).exp()
+        below_BT, above_BT = past_clip(moved_BT, advantages_B[:, None], *region(config))
         weight_BT = torch.where(below_BT | above_BT, weight_BT.detach(), weight_BT)
         multiplier_BT = multiplier_BT.masked_fill(below_BT | above_BT, 0.0)
         telemetry |= {"clipped_low": below_BT.to(weight_BT.dtype), "clipped_high": above_BT.to(weight_BT.dtype)}

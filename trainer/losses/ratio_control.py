@@ -50,15 +50,24 @@ ABOUT: dict[type[Algorithm], About] = {
 
 
 def token_loss(
-    algorithm: Algorithm, logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_B: Tensor, mask_BT: Tensor
+    algorithm: Algorithm,
+    logprobs_BT: Tensor,
+    old_logprobs_BT: Tensor,
+    advantages_B: Tensor,
+    mask_BT: Tensor,
+    start_logprobs_BT: Tensor | None = None,
 ) -> TokenLoss:
     """Per-token losses [B, T] under the job's algorithm. What is masked may be anything, NaN included: it reaches neither
-    another token's loss nor any gradient."""
+    another token's loss nor any gradient.
+
+    `start_logprobs_BT`: by the weights before the batch's first update, which MHPO's batch region looks at; None: the old ones.
+    """
     now_BT = logprobs_BT.masked_fill(~mask_BT, 0.0)
     old_BT = old_logprobs_BT.masked_fill(~mask_BT, 0.0)
     match algorithm:
         case Mhpo():
-            return mhpo_loss(now_BT, old_BT, advantages_B, algorithm)
+            start_BT = old_BT if start_logprobs_BT is None else start_logprobs_BT.masked_fill(~mask_BT, 0.0)
+            return mhpo_loss(now_BT, old_BT, advantages_B, algorithm, start_BT)
         case Grpo() | Dapo() | DrGrpo():
             return grpo_loss(now_BT, old_BT, advantages_B, algorithm)
         case Gspo() | Luspo():
