@@ -103,7 +103,7 @@ def test_batch_region(since_rollout: float, since_start: float, advantage: float
     config = Mhpo(zero_region=True, zero_region_since="batch")
     advantages = torch.tensor([advantage], dtype=torch.float64)
     loss = token_loss(config, now, old, advantages, torch.ones(1, 1, dtype=torch.bool), started).loss_BT.sum()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     weight, multiplier = WEIGHT[since_rollout]
     assert now.grad is not None
     assert loss.item() == pytest.approx(-advantage * weight, rel=1e-12)

@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
+from trainer.rollout.fused import FusedModel
+
 DECODING = "mhpo_decoding"
 
 
@@ -24,43 +26,54 @@ class Decoder:
         """`longest`: tokens of a row at most, prompt, padding and completion."""
         self._model = model
         self._pad = pad
+        self._longest = longest
+        self._length = 0  # tokens so far
         self._cache = DynamicCache(config=model.config.get_text_config(decoder=True))
         # Other kinds of layers (sliding windows, states) keep the library's cache, and its masks.
         self._plain = all(type(layer) is DynamicLayer for layer in self._cache.layers)
         if self._plain:
             self._cache = Cache(layers=[ReservedLayer(longest) for _ in self._cache.layers])
-        self._real_BL = torch.empty(0, 0, dtype=torch.bool)  # False at padding
-        self._positions_B1 = torch.empty(0, 1, dtype=torch.long)
+        self._fused = FusedModel(model, longest) if self._plain and FusedModel.fits(model) else None
+        self._real_BL = torch.empty(0, 0, dtype=torch.bool)  # False at padding; of all tokens that there may be
+        self._mask_BL = torch.empty(0, 0)  # the same to be added to scores
+        self._positions_B = torch.empty(0, dtype=torch.long)
 
     def read(self, prompts: Sequence[tuple[int, ...]], copies: Sequence[int]) -> Tensor:
         """Logits [B, V] behind each prompt, `copies[i]` rows of prompt i."""
         width, device = max(map(len, prompts)), self._model.device
-        ids = torch.tensor([[self._pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-        real = torch.tensor([[False] * (width - len(p)) + [True] * len(p) for p in prompts], device=device)
+        padding = [width - len(prompt) for prompt in prompts]
+        ids = torch.tensor([[self._pad] * p + list(prompt) for p, prompt in zip(padding, prompts, strict=True)], device=device)
+        self._real_BL = torch.arange(self._longest, device=device) >= torch.tensor(padding, device=device)[:, None]
+        self._mask_BL = torch.zeros(self._real_BL.shape, dtype=self._model.dtype, device=device)
+        self._mask_BL.masked_fill_(~self._real_BL, -torch.inf)
+        self._length = width
+        real = self._real_BL[:, :width]
         positions = (real.cumsum(-1) - 1).clamp(min=0)
-        logits_PV = self._forward(ids, real, positions, self._reading_mask(real))
-        self._real_BL, self._positions_B1 = real, positions[:, -1:]
+        self._positions_B = positions[:, -1]
+        logits_PV = self._forward(ids, positions, self._reading_mask(real))
         rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(copies, device=device))
         self.keep(rows)
         return logits_PV[rows]
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Logits [B, V] behind one more token a row."""
-        self._real_BL = torch.cat([self._real_BL, self._real_BL.new_ones(len(tokens_B), 1)], dim=1)
-        self._positions_B1 = self._positions_B1 + 1
-        mask_BL = torch.zeros_like(self._real_BL, dtype=self._model.dtype).masked_fill(~self._real_BL, -torch.inf)
-        return self._forward(tokens_B[:, None], self._real_BL, self._positions_B1, mask_BL[:, None, None])
+        self._length += 1
+        self._positions_B = self._positions_B + 1
+        mask_BL = self._mask_BL[:, : self._length]
+        if self._fused is not None:
+            return self._fused.step(tokens_B, self._positions_B, mask_BL, self._cache.layers)
+        return self._forward(tokens_B[:, None], self._positions_B[:, None], mask_BL[:, None, None])
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this order; one may be there several times."""
-        self._real_BL, self._positions_B1 = self._real_BL[rows], self._positions_B1[rows]
+        self._real_BL, self._mask_BL, self._positions_B = self._real_BL[rows], self._mask_BL[rows], self._positions_B[rows]
         for layer in self._cache.layers:
             layer.batch_select_indices(rows)
 
-    def _forward(self, ids_BT: Tensor, real_BL: Tensor, positions_BT: Tensor, mask_B1TL: Tensor) -> Tensor:
+    def _forward(self, ids_BT: Tensor, positions_BT: Tensor, mask_B1TL: Tensor) -> Tensor:
         logits: Tensor = self._model(
             input_ids=ids_BT,
-            attention_mask=mask_B1TL if self._plain else real_BL,
+            attention_mask=mask_B1TL if self._plain else self._real_BL[:, : self._length],
             position_ids=positions_BT,
             past_key_values=self._cache,
             use_cache=True,

@@ -61,11 +61,11 @@ class TransformersSampler:
 
     @torch.no_grad()
     def token_logprobs(self, sequences: Sequence[tuple[int, ...]]) -> list[list[float]]:
-        rows = []
-        for sequence in sequences:
-            ids = torch.tensor([sequence], device=self._model.device)
-            logprobs = self._model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-            rows.append(logprobs.gather(-1, ids[0, 1:, None]).squeeze(-1).tolist())
+        rows: list[list[float]] = []
+        for _, alike in groupby(sequences, key=len):
+            ids = torch.tensor(list(alike), device=self._model.device)
+            logprobs = self._model(input_ids=ids, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+            rows.extend(logprobs.gather(-1, ids[:, 1:, None]).squeeze(-1).tolist())
         return rows
 
     def close(self) -> None:
@@ -150,7 +150,9 @@ class SeededSampling:
         """Log-probabilities after temperature and top_p."""
         if self._settings.temperature == 0:
             return logits_BV.log_softmax(-1)
-        logprobs_BV = (logits_BV / self._settings.temperature).log_softmax(-1)
+        if self._settings.temperature != 1:
+            logits_BV = logits_BV / self._settings.temperature
+        logprobs_BV = logits_BV.log_softmax(-1)
         if self._settings.top_p < 1:
             ordered_BV, order_BV = logprobs_BV.sort(-1, descending=True)
             before_BV = ordered_BV.exp().cumsum(-1) - ordered_BV.exp()  # mass of the likelier tokens: the first always stays
@@ -162,7 +164,7 @@ class SeededSampling:
         if self._settings.temperature == 0:
             return logprobs_BV.argmax(-1, keepdim=True)
         mass_BV = logprobs_BV.double().exp().cumsum(-1)
-        return (mass_BV <= uniform_B1 * mass_BV[:, -1:]).sum(-1, keepdim=True)
+        return torch.searchsorted(mass_BV, uniform_B1 * mass_BV[:, -1:], right=True)
 
 
 def in_parts(requests: Sequence[SampleRequest], size: int) -> Iterator[list[SampleRequest]]:
