@@ -11,15 +11,17 @@ from api.models import TERMINAL, Job, StepMetrics
 from api.rollup import summand
 from trainer.config import JobSpec
 
-_DECIDES = ("model", "rollout", "updates_per_batch", "epochs_per_batch", "max_drift", "resources")  # what a step costs
+_DECIDES = ("model", "rollout", "updates_per_batch", "epochs_per_batch", "resources")  # what a step costs
 _LATEST = 20  # steps whose pace is a run's own
 
 
 def seconds(session: Session, resolved: JobSpec) -> float | None:
     """Steps times the mean `step_time` of the latest comparable run; None where there is none, and start-up is not in it."""
     spec = resolved.model_dump(mode="json")
-    same = Job.resolved_spec.contains({part: spec[part] for part in _DECIDES if spec[part] is not None})
-    query = select(Job.id).where(same, Job.step > 0).order_by(Job.created_at.desc()).limit(1)
+    same = Job.resolved_spec.contains({part: spec[part] for part in _DECIDES})
+    limited = Job.resolved_spec["max_drift"].as_float()  # absent from specs that are older than it
+    same_limit = limited.is_(None) if resolved.max_drift is None else limited == resolved.max_drift
+    query = select(Job.id).where(same, same_limit, Job.step > 0).order_by(Job.created_at.desc()).limit(1)
     like = session.scalar(query)
     if like is None:
         return None

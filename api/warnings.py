@@ -166,8 +166,8 @@ def policy_drifts(history: History) -> Warned | None:
         "policy_drifts",
         f"Within a step the policy moves {median(late):.2f} nats a token (mean |log-ratio|) from the one that sampled; "
         f"sound runs stay below {bound}.",
-        "This comes before a collapse, while the gradient norm looks well. Lower optimizer.lr or updates_per_batch, or use "
-        "gspo, which held best.",
+        "This comes before a collapse, while the gradient norm looks well. Lower optimizer.lr"
+        + (" or updates_per_batch, or set max_drift = 0.02." if history.updates_per_batch > 1 else " or rollout.staleness."),
         "ratio/log_abs_mean",
         history.step,
     )

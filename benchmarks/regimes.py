@@ -1,4 +1,4 @@
-"""Every ratio control in the three regimes that tell them apart, on the first run's task, through the project's own trainer.
+"""Every ratio control in the regimes that tell them apart, on the first run's task, through the project's own trainer.
 
     python -m benchmarks.regimes run [--seeds 5] [--processes 2] [--data-dir .mhpo] [--results FILE]
     python -m benchmarks.regimes report [--results FILE] [-o docs/regimes]
@@ -41,15 +41,29 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "SAPO": {"algorithm": {"type": "sapo"}},
     "CISPO": {"algorithm": {"type": "cispo"}},
 }
-# With one update a batch a limit leaves nothing out: on-policy and stale these are what they are without it.
-REUSE_ONLY: dict[str, dict[str, Any]] = {
+# With one update a batch a limit leaves nothing out, and nothing has moved since the batch began: there these are what they
+# are without it.
+LIMITED: dict[str, dict[str, Any]] = {
     f"{name}, drift limit": ALGORITHMS[name] | {"max_drift": MAX_DRIFT} for name in ("MHPO", "GRPO", "GSPO", "SAPO", "CISPO")
 }
 REGIMES: dict[str, dict[str, int]] = {
     "on_policy": {},
     "reuse": {"updates_per_batch": 16, "epochs_per_batch": 4},
     "stale": {"staleness": 6},
+    "stale_reuse": {"staleness": 6, "updates_per_batch": 4},
 }
+IN_STALE_REUSE = (
+    "MHPO",
+    "MHPO, zero region",
+    "MHPO, batch region, drift limit",
+    "GRPO",
+    "GSPO",
+    "CISPO",
+    "MHPO, drift limit",
+    "GRPO, drift limit",
+    "CISPO, drift limit",
+)
+DRAWN = list(ALGORITHMS)  # ten, as many as there are colours
 STEPS, LR = 20, 1e-4
 WATCHED = ("reward", "grad_norm/on_policy", "kl", "entropy", "completions/mean_length")
 ALSO_KEPT = ("kl/rollout", "ratio/log_abs_mean")
@@ -59,7 +73,13 @@ Row = dict[str, Any]
 
 def measured(regime: str) -> list[str]:
     """The names of what is measured in a regime, in the order of the table."""
-    return [*ALGORITHMS, *(REUSE_ONLY if regime == "reuse" else {})]
+    match regime:
+        case "reuse":
+            return [*ALGORITHMS, *LIMITED]
+        case "stale_reuse":
+            return list(IN_STALE_REUSE)
+        case _:
+            return list(ALGORITHMS)
 
 
 def spec_of(base: JobSpec, algorithm: str, regime: str, seed: int) -> JobSpec:
@@ -76,7 +96,7 @@ def spec_of(base: JobSpec, algorithm: str, regime: str, seed: int) -> JobSpec:
         "kl": {"type": "loss", "coefficient": 1e-12, "estimator": "k3"},
         "correction": {"type": "none"},
     }
-    document |= (ALGORITHMS | REUSE_ONLY)[algorithm]
+    document |= (ALGORITHMS | LIMITED)[algorithm]
     document["rollout"]["staleness"] = settings.get("staleness", 0)
     document["resources"]["threads"] = 1
     return JobSpec.parse(document)
@@ -176,6 +196,7 @@ def report(arguments: argparse.Namespace) -> None:
         "on_policy": "On-policy: one update a batch",
         "reuse": "Reuse: 16 updates a batch, four passes in four parts",
         "stale": "Stale: rollouts 6 batches old",
+        "stale_reuse": "Stale and used for several updates: rollouts 6 batches old, 4 updates a batch in one pass",
     }
     for regime, title in titles.items():
         lines += ["", f"## {title}", "", *table(rows, regime)]
@@ -188,12 +209,12 @@ def draw(rows: list[Row], path: Path) -> None:
     """Regimes across, metrics down; the mean over seeds of each algorithm."""
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(11, 12), layout="constrained", dpi=90)
+    picture = Figure(figsize=(14, 12), layout="constrained", dpi=80)
     panels = picture.subplots(len(WATCHED), len(REGIMES), sharex=True)
     for column, regime in enumerate(REGIMES):
         for line, name in enumerate(WATCHED):
             axes = panels[line][column]
-            for color, algorithm in enumerate(ALGORITHMS):
+            for color, algorithm in enumerate(DRAWN):
                 own = [r["curves"][name] for r in rows if (r["algorithm"], r["regime"]) == (algorithm, regime)]
                 if own:
                     means = [fmean(values) for values in zip(*own, strict=True)]

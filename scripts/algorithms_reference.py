@@ -45,6 +45,11 @@ Off by default, as in the paper.
 - `zero_region` takes the gradient of a token whose ratio has gone past GRPO's clip in its advantage's direction
   (`epsilon_low`, `epsilon_high`; 0.2 each unless set). The value of the loss stays as it is. `clip_ratio/...` then says how
   many tokens that is.
+- `zero_region_since` `batch` has the region look at the ratio to the weights before the batch's first update instead of those
+  that sampled. Without `rollout.staleness` these are the same weights; with it, the lag does not count. With one update a batch
+  nothing has moved by then, and the region is empty.
+
+`max_drift` bounds what one batch's updates do, whatever the algorithm: [off-policy.md](off-policy.md).
 """
 
 

@@ -8,7 +8,7 @@ Sequences lie one after another with no padding between them; attention keeps th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from math import ceil
 
 import torch
@@ -76,29 +76,25 @@ def trainable(groups: Sequence[RolloutGroup]) -> list[TrainSequence]:
 
 def collate(sequences: Sequence[TrainSequence], device: torch.device) -> Batch:
     """One packed batch, the sequences in their order."""
-    width_T = max(len(s.completion_token_ids) for s in sequences)
-    mask = torch.zeros((len(sequences), width_T), dtype=torch.bool)
-    sampler_logprobs = torch.zeros((len(sequences), width_T), dtype=torch.float32)
-    for row, sequence in enumerate(sequences):
-        completion = len(sequence.completion_token_ids)
-        mask[row, :completion] = True
-        sampler_logprobs[row, :completion] = torch.tensor(sequence.sampler_logprobs)
-    lengths = [s.length for s in sequences]
-    starts = [0, *accumulate(lengths)]
-    trained = [
-        torch.arange(start + len(s.prompt_token_ids) - 1, start + s.length - 1)
-        for start, s in zip(starts, sequences, strict=False)
-    ]
+    prompts_B = torch.tensor([len(s.prompt_token_ids) for s in sequences])
+    completions_B = torch.tensor([len(s.completion_token_ids) for s in sequences])
+    lengths_B = prompts_B + completions_B
+    starts_B = lengths_B.cumsum(0) - lengths_B
     token_ids = torch.tensor([token for s in sequences for token in (*s.prompt_token_ids, *s.completion_token_ids)])
-    trained_M = torch.cat(trained)
+    starts_N, first_N, end_N = (of_B.repeat_interleave(lengths_B) for of_B in (starts_B, prompts_B - 1, lengths_B - 1))
+    positions_N = torch.arange(len(token_ids)) - starts_N
+    trained_M = ((positions_N >= first_N) & (positions_N < end_N)).nonzero().squeeze(-1)
+    mask_BT = torch.arange(int(completions_B.max())) < completions_B[:, None]
+    sampler_logprobs_BT = torch.zeros(mask_BT.shape, dtype=torch.float32)
+    sampler_logprobs_BT[mask_BT] = torch.tensor([value for s in sequences for value in s.sampler_logprobs], dtype=torch.float32)
     return Batch(
         token_ids_N=token_ids.to(device),
-        positions_N=torch.cat([torch.arange(length) for length in lengths]).to(device),
-        lengths=lengths,
+        positions_N=positions_N.to(device),
+        lengths=lengths_B.tolist(),
         trained_M=trained_M.to(device),
         targets_M=token_ids[trained_M + 1].to(device),
-        mask_BT=mask.to(device),
-        sampler_logprobs_BT=sampler_logprobs.to(device),
+        mask_BT=mask_BT.to(device),
+        sampler_logprobs_BT=sampler_logprobs_BT.to(device),
         advantages_B=torch.tensor([s.advantage for s in sequences], dtype=torch.float32).to(device),
     )
 

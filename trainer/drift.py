@@ -49,7 +49,7 @@ class DriftWatch:
             return None
         message = (
             f"the learner drifts from the policy that sampled its batches: mean |log ratio| {level:.3f} over {STEPS} steps. "
-            f"Measured runs that came to {LIMIT} by using a batch many times fell to 3 to 55% of their best reward; lower "
-            "updates_per_batch or optimizer.lr, or take gspo, which held best"
+            f"Measured runs that came to {LIMIT} by using a batch many times lost most of their reward; set max_drift = 0.02, "
+            "or lower updates_per_batch or optimizer.lr"
         )
         return Drift(message, {WATCHED: level, "limit": LIMIT})

@@ -136,15 +136,15 @@ class Learner:
                 None if rows is None else pad([rows[i] for i in piece], batch) for rows in (before.old, before.started)
             )
             loss += self._backward(batch, old, started, counts, record)
-            if started is not None:
-                drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum())
-        if max_drift is not None and drift / counts.tokens > max_drift:
-            raise DriftedError(drift / counts.tokens)
+            if max_drift is not None and started is not None:
+                drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum()) / counts.tokens
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self._policy.model.parameters(), self._max_norm()))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise NotFiniteError(
                 f"loss {loss}, gradient norm {grad_norm} at optimizer step {self.updates + 1}; the step was not taken"
             )
+        if max_drift is not None and drift > max_drift:
+            raise DriftedError(drift)
         lr = learning_rate(self._settings, self.updates if planned is None else planned, self._total_updates)
         for group in self._adamw.param_groups:
             group["lr"] = lr

@@ -30,6 +30,7 @@ class Learnt:
     skipped: int  # optimizer steps not taken, what they are made of not being finite
     trace: TokenTrace
     left_out: int = 0  # optimizer steps not taken, the batch's drift being past spec.max_drift
+    unused: int = 0  # completions that no update looked at for that reason
 
 
 def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> Learnt:
@@ -50,7 +51,8 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
         try:
             update = run.learner.update(sequences, before, seen, planned=planned, max_drift=limit)
         except DriftedError:
-            return replace(learnt, left_out=len(passes) - number + 1)
+            unused = sum(len(part) for part in parts[number - 1 :])  # of the first pass
+            return replace(learnt, left_out=len(passes) - number + 1, unused=unused)
         except NotFiniteError as error:
             learnt = replace(learnt, skipped=learnt.skipped + 1)
             path = dump(run, step, number, sequences, before.old)
@@ -107,8 +109,10 @@ def dump(run: Run, step: int, number: int, sequences: Sequence[TrainSequence], o
 
 
 def left_out_metrics(run: Run, learnt: Learnt) -> dict[str, float]:
-    """Updates that the batch's drift left out; empty where the spec sets no limit."""
-    return {} if run.spec.max_drift is None else {"off_policy/updates_left_out": float(learnt.left_out)}
+    """What the batch's drift left out; empty where the spec sets no limit."""
+    if run.spec.max_drift is None:
+        return {}
+    return {"off_policy/updates_left_out": float(learnt.left_out), "off_policy/completions_unused": float(learnt.unused)}
 
 
 def lag_metrics(lags: Sequence[int]) -> dict[str, float]:

@@ -184,6 +184,8 @@ def test_a_plan_tells_what_a_job_would_be_and_makes_none(client: httpx.Client, r
         steps = [{"step": n, "time": float(n), "metrics": {"step_time": 2.0 * n}} for n in (1, 2, 3)]
         store_metrics(session, claim, steps, Span("metrics.jsonl", 0, 1))
     assert client.post("/v1/jobs/plan", json={**spec, "steps": 50}).json()["eta_seconds"] == 4.0 * 50
+    limited = {**spec, "max_drift": 0.02}  # its steps may cost less
+    assert client.post("/v1/jobs/plan", json=limited).json()["eta_seconds"] is None
     other = {**spec, "rollout": {**spec["rollout"], "group_size": 4}}
     assert client.post("/v1/jobs/plan", json=other).json()["eta_seconds"] is None
     (model / "model.safetensors").write_bytes(b"no tensors")

@@ -1,5 +1,8 @@
 """Decoding a token a step against plain forward passes, for kinds of attention that models differ in."""
 
+import math
+
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -17,8 +20,8 @@ from transformers import (
 
 from trainer.rollout.decoding import DECODING, Decoder, ReservedLayer
 from trainer.rollout.fused import FusedModel
-from trainer.rollout.sampler import SampleRequest
-from trainer.rollout.transformers_sampler import in_parts
+from trainer.rollout.sampler import SampleRequest, SamplingSettings
+from trainer.rollout.transformers_sampler import SeededSampling, in_parts
 
 SHAPE = {
     "vocab_size": 50,
@@ -83,6 +86,31 @@ def test_a_new_token_copies_nothing_of_those_before() -> None:
     assert again.data_ptr() == keys.data_ptr()
     assert again.shape == (2, 1, 4, 4)
     assert again[0, 0, :, 0].tolist() == [1, 1, 1, 0]
+
+
+def test_logits_that_are_nan_give_a_token_whose_logprob_is_nan() -> None:
+    """The learner then names the step; an index out of range would end the run without a word of why."""
+    logits = torch.zeros(2, 5)
+    logits[1] = torch.nan
+    chooser = SeededSampling([1, 2], SamplingSettings(max_new_tokens=3), torch.device("cpu"))
+    tokens = chooser.choose(logits, torch.arange(2), 0)
+    assert ((tokens >= 0) & (tokens < 5)).all()
+    assert chooser.logprobs_BT[0, 0].item() == pytest.approx(-math.log(5))
+    assert chooser.logprobs_BT[1, 0].isnan()
+
+
+def test_tokens_are_those_of_the_inverse_transform() -> None:
+    """The number of tokens whose cumulated probability is at most the row's uniform number."""
+    torch.manual_seed(0)
+    logits, seeds = torch.randn(64, 11), list(range(64))
+    chooser = SeededSampling(seeds, SamplingSettings(max_new_tokens=1, temperature=0.7, top_p=0.8), torch.device("cpu"))
+    tokens = chooser.choose(logits, torch.arange(64), 0)
+    for row, seed in enumerate(seeds):
+        uniform = numpy.random.Generator(numpy.random.Philox(key=seed)).random(1)[0]
+        p, order = (logits[row] / 0.7).softmax(-1).sort(descending=True)
+        kept = torch.zeros(11).scatter(0, order, p * (p.cumsum(0) - p < 0.8))
+        mass = kept.double().cumsum(0)
+        assert tokens[row] == int((mass <= uniform * mass[-1]).sum())
 
 
 def test_requests_cut_into_parts() -> None:

@@ -53,7 +53,7 @@ def curve(document: dict[str, Any], folder: Path) -> list[dict[str, float]]:
 def test_a_limit_that_is_not_reached_changes_nothing(tiny_spec: dict[str, Any], tmp_path: Path) -> None:
     free = curve(tiny_spec | REUSE, tmp_path / "free")
     limited = curve(tiny_spec | REUSE | {"max_drift": 50}, tmp_path / "limited")
-    assert [line.pop(LEFT_OUT) for line in limited] == [0, 0, 0]
+    assert [(line.pop(LEFT_OUT), line.pop("off_policy/completions_unused")) for line in limited] == [(0, 0)] * 3
     assert limited == free
 
 
@@ -61,11 +61,18 @@ def test_updates_past_the_limit_are_left_out(tiny_spec: dict[str, Any], tmp_path
     """The second update sees what the first has done: with a limit of next to nothing a batch is used for one update."""
     found = curve(tiny_spec | REUSE | {"max_drift": 1e-9}, tmp_path / "run")
     assert [line[LEFT_OUT] for line in found] == [7, 7, 7]
+    assert [line["off_policy/completions_unused"] for line in found] == [8, 8, 8], "the second half of each batch"
     assert [line["ratio/log_abs_mean"] for line in found] == [0, 0, 0], "the first update is on-policy"
     rates = [line["learning_rate"] for line in found]
     assert rates == pytest.approx([1e-3 * (1 - planned / 24) for planned in (0, 8, 16)]), "the schedule goes by the plan"
-    some = curve(tiny_spec | REUSE | {"max_drift": 0.06}, tmp_path / "some")
-    assert any(0 < line[LEFT_OUT] < 7 for line in some)
+
+
+def test_a_batch_is_used_up_to_the_limit(tiny_spec: dict[str, Any], tmp_path: Path) -> None:
+    """Of eight updates the mean drift lies between the first's, which is 0, and the largest."""
+    limit = curve(tiny_spec | REUSE, tmp_path / "free")[0]["ratio/log_abs_mean"]
+    found = curve(tiny_spec | REUSE | {"max_drift": limit}, tmp_path / "limited")
+    assert 1 <= found[0][LEFT_OUT] <= 7
+    assert all(line["ratio/log_abs_mean"] <= limit for line in found), "no update past the limit was made"
 
 
 def test_the_limit_counts_from_the_batchs_first_update_and_not_from_the_rollout(

@@ -27,6 +27,8 @@ def spec_of(model: Path, data: Path, staleness: int) -> dict[str, Any]:
     return {
         "steps": STEPS,
         "updates_per_batch": 2,
+        "max_drift": 0.03,
+        "algorithm": {"type": "mhpo", "zero_region": True, "zero_region_since": "batch"},
         "model": {"path": str(model)},
         "dataset": {"path": str(data), "validation_size": 8},
         "rollout": {

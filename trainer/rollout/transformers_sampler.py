@@ -164,7 +164,8 @@ class SeededSampling:
         if self._settings.temperature == 0:
             return logprobs_BV.argmax(-1, keepdim=True)
         mass_BV = logprobs_BV.double().exp().cumsum(-1)
-        return torch.searchsorted(mass_BV, uniform_B1 * mass_BV[:, -1:], right=True)
+        # Bounded: logits that are NaN must give some token, so that the learner can name the step.
+        return torch.searchsorted(mass_BV, uniform_B1 * mass_BV[:, -1:], right=True).clamp_(max=mass_BV.shape[-1] - 1)
 
 
 def in_parts(requests: Sequence[SampleRequest], size: int) -> Iterator[list[SampleRequest]]:
