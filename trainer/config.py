@@ -119,7 +119,7 @@ class Optimizer(Strict):
     schedule: Annotated[
         Literal["constant", "linear", "cosine"], Field(description="After the warm-up, over all of the job's optimizer steps")
     ] = "constant"
-    warmup_steps: Annotated[int, Field(ge=0, description="Optimizer steps from 0 up to lr")] = 0
+    warmup_steps: Annotated[int, Field(ge=0, description="Planned optimizer steps from 0 up to lr")] = 0
     final_lr_fraction: Annotated[float, Field(ge=0, le=1, description="Where linear and cosine end, as a fraction of lr")] = 0.0
     betas: Listed[tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]] = (0.9, 0.999)
     eps: Annotated[Positive, Field(description="AdamW's")] = 1e-8
