@@ -119,7 +119,8 @@ def test_the_old_policy_is_the_one_that_sampled(stale_run: tuple[dict[str, Any],
 def test_a_stale_run_that_is_ended_goes_on_exactly(
     tiny_spec: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, engine: str, number: signal.Signals
 ) -> None:
-    spec = stale(tiny_spec, 2, updates_per_batch=2, resources={"kv_cache_mb": 64})
+    spec = stale(tiny_spec, 2, updates_per_batch=2, max_drift=0.05, resources={"kv_cache_mb": 64})
+    spec["algorithm"] = {"type": "mhpo", "zero_region": True, "zero_region_since": "batch"}
     spec["rollout"]["engine"] = engine
     whole = tmp_path_factory.getbasetemp() / f"whole-stale-{engine}"
     if not whole.exists():
