@@ -84,7 +84,7 @@ def present(session: Session, job_id: str) -> Position:
     """The position of a reader that has had everything but the status."""
     event = session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
     metrics = session.scalar(select(func.max(StepMetrics.seq)).where(StepMetrics.job_id == job_id)) or 0
-    return Position(event, metrics, log_size(job_id))
+    return Position(event, metrics, _whole_lines(job_id))
 
 
 def log_size(job_id: str) -> int:
@@ -129,6 +129,18 @@ def _log(job_id: str, position: Position) -> list[Item]:
     whole = found[: found.rfind(b"\n") + 1] or (found if len(found) == _LOG_BYTES else b"")
     text = whole.decode("utf-8", "replace")
     return [Item(Kind.LOG, position.log + len(whole), _text({"component": "trainer", "text": text}))] if whole else []
+
+
+def _whole_lines(job_id: str) -> int:
+    """Bytes of the log up to its last line end, so that a half-written line is told of when whole; all, if that is far."""
+    size = log_size(job_id)
+    if size == 0:
+        return 0
+    with (settings().run_folder(job_id) / "trainer.log").open("rb") as log:
+        log.seek(start := max(0, size - _LOG_BYTES))
+        found = log.read(size - start)
+    end = found.rfind(b"\n") + 1
+    return start + end if end or start == 0 else size
 
 
 def _text(document: Json) -> str:

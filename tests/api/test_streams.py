@@ -166,6 +166,17 @@ def test_a_stream_from_now_has_the_status_and_nothing_past(
         assert [opened.next().data["step"] for _ in range(5)] == [1, 2, 3, 4, 5]
 
 
+def test_a_line_that_is_half_written_is_told_of_whole(client: httpx.Client, shared_api: ApiServer, running: Running) -> None:
+    claim = running()
+    append_log(claim, "one\ntw")
+    with stream(shared_api, claim.job_id, **{"from": "now"}) as opened:
+        opened.until(lambda sent: sent.kind == "status")
+        append_log(claim, "o\nth")
+        assert opened.until(lambda sent: sent.kind == "log")[-1].data["text"] == "two\n"
+        append_log(claim, "ree\n")
+        assert opened.until(lambda sent: sent.kind == "log")[-1].data["text"] == "three\n"
+
+
 def test_what_is_no_position_or_no_job_is_refused(client: httpx.Client, running: Running) -> None:
     path = f"/v1/jobs/{running().job_id}/stream"
     for text in ("17", "a.b.c.d", "1.2.3.-4", f"{2**63}.0.0.0", "1.2.3.4.5"):

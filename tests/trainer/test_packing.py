@@ -38,8 +38,11 @@ def test_a_packed_sequence_cannot_see_its_neighbours(policy: Policy) -> None:
     """Neither in value, whatever the neighbours are, nor in gradient."""
     middle = sequence(10, 11, 12, 13)
     one = policy.distribution(collate([sequence(20, 21), middle, sequence(30)], CPU)).logprobs_BT[1]
-    other = policy.distribution(collate([sequence(50, 51, 52, 53, 54), middle, sequence(60, 61)], CPU)).logprobs_BT[1, :4]
+    other = policy.distribution(collate([sequence(50, 51), middle, sequence(60)], CPU)).logprobs_BT[1]
     assert torch.equal(one, other)
+    # With another number of tokens in all, some CPUs add up a product in another order.
+    longer = policy.distribution(collate([sequence(50, 51, 52, 53, 54), middle, sequence(60, 61)], CPU)).logprobs_BT[1, :4]
+    torch.testing.assert_close(one, longer, rtol=0, atol=2e-6)
     embeddings = policy.model.get_input_embeddings()
     seen: list[torch.Tensor] = []
     hook = embeddings.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
