@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from trainer.rollout.fused import FusedModel
+from trainer.rollout.fused import FusedModel, attend_by_products
 
 DECODING = "mhpo_decoding"
 
@@ -34,8 +34,7 @@ class Decoder:
         if self._plain:
             self._cache = Cache(layers=[ReservedLayer(longest) for _ in self._cache.layers])
         self._fused = FusedModel(model, longest) if self._plain and FusedModel.fits(model) else None
-        self._real_BL = torch.empty(0, 0, dtype=torch.bool)  # False at padding; of all tokens that there may be
-        self._mask_BL = torch.empty(0, 0)  # the same to be added to scores
+        self._mask_BL = torch.empty(0, 0)  # -inf at padding, else 0; of all tokens that there may be
         self._positions_B = torch.empty(0, dtype=torch.long)
 
     def read(self, prompts: Sequence[tuple[int, ...]], copies: Sequence[int]) -> Tensor:
@@ -43,11 +42,10 @@ class Decoder:
         width, device = max(map(len, prompts)), self._model.device
         padding = [width - len(prompt) for prompt in prompts]
         ids = torch.tensor([[self._pad] * p + list(prompt) for p, prompt in zip(padding, prompts, strict=True)], device=device)
-        self._real_BL = torch.arange(self._longest, device=device) >= torch.tensor(padding, device=device)[:, None]
-        self._mask_BL = torch.zeros(self._real_BL.shape, dtype=self._model.dtype, device=device)
-        self._mask_BL.masked_fill_(~self._real_BL, -torch.inf)
+        padded = torch.arange(self._longest, device=device) < torch.tensor(padding, device=device)[:, None]
+        self._mask_BL = torch.zeros(padded.shape, dtype=self._model.dtype, device=device).masked_fill_(padded, -torch.inf)
         self._length = width
-        real = self._real_BL[:, :width]
+        real = ~padded[:, :width]
         positions = (real.cumsum(-1) - 1).clamp(min=0)
         self._positions_B = positions[:, -1]
         logits_PV = self._forward(ids, positions, self._reading_mask(real))
@@ -66,14 +64,14 @@ class Decoder:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this order; one may be there several times."""
-        self._real_BL, self._mask_BL, self._positions_B = self._real_BL[rows], self._mask_BL[rows], self._positions_B[rows]
+        self._mask_BL, self._positions_B = self._mask_BL[rows], self._positions_B[rows]
         for layer in self._cache.layers:
             layer.batch_select_indices(rows)
 
     def _forward(self, ids_BT: Tensor, positions_BT: Tensor, mask_B1TL: Tensor) -> Tensor:
         logits: Tensor = self._model(
             input_ids=ids_BT,
-            attention_mask=mask_B1TL if self._plain else self._real_BL[:, : self._length],
+            attention_mask=mask_B1TL if self._plain else self._mask_BL[:, : self._length] == 0,
             position_ids=positions_BT,
             past_key_values=self._cache,
             use_cache=True,
@@ -145,7 +143,9 @@ def decoding_attention(
     if tokens == 1:
         grouped = query.reshape(rows, key.shape[1], shared, size)
         if query.device.type == "cpu" and attention_mask is not None and attention_mask.is_floating_point():
-            output = _attend_by_products(grouped, key, value, attention_mask, size**-0.5 if scaling is None else scaling)
+            mask = attention_mask[:, 0].repeat_interleave(key.shape[1], dim=0)
+            scale = size**-0.5 if scaling is None else scaling
+            output = attend_by_products(grouped.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), mask, scale)
         else:
             output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
         return output.reshape(rows, 1, heads, size), None
@@ -153,16 +153,6 @@ def decoding_attention(
         query, key, value, attn_mask=attention_mask, is_causal=attention_mask is None, scale=scaling, enable_gqa=shared > 1
     )
     return output.transpose(1, 2), None
-
-
-def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """What scaled_dot_product_attention gives; its kernel for CPUs takes longer where a row has but one or a few queries."""
-    rows, heads, queries, size = query.shape
-    unread = query.new_empty(1, 1, 1)
-    scores = torch.baddbmm(unread, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), beta=0, alpha=scale)
-    scores = scores.view(rows, heads, queries, -1) + mask
-    weights = scores.softmax(-1, dtype=torch.promote_types(value.dtype, torch.float32)).to(value.dtype)
-    return torch.bmm(weights.flatten(0, 1), value.flatten(0, 1)).view(rows, heads, queries, size)
 
 
 AttentionInterface.register(DECODING, decoding_attention)

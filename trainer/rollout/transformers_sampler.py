@@ -150,9 +150,7 @@ class SeededSampling:
         """Log-probabilities after temperature and top_p."""
         if self._settings.temperature == 0:
             return logits_BV.log_softmax(-1)
-        if self._settings.temperature != 1:
-            logits_BV = logits_BV / self._settings.temperature
-        logprobs_BV = logits_BV.log_softmax(-1)
+        logprobs_BV = (logits_BV / self._settings.temperature).log_softmax(-1)
         if self._settings.top_p < 1:
             ordered_BV, order_BV = logprobs_BV.sort(-1, descending=True)
             before_BV = ordered_BV.exp().cumsum(-1) - ordered_BV.exp()  # mass of the likelier tokens: the first always stays
