@@ -43,15 +43,20 @@ def run(url: str, spec: dict[str, Any], tmp_path: Path) -> Claim:
     return claim
 
 
-def test_a_log_is_followed_to_the_end_of_its_job(url: str, run: Claim) -> None:
+@pytest.mark.parametrize(
+    ("half", "before"),
+    [("fo", ["two\n", "thré\n"]), pytest.param("fo" * 40_000, ["thré\n"], id="a half line longer than one look")],
+)
+def test_a_log_is_followed_to_the_end_of_its_job(url: str, run: Claim, half: str, before: list[str]) -> None:
     log = settings().run_folder(run.job_id) / "trainer.log"
-    assert mhpo("logs", run.job_id, "-n", "2", "--url", url).stdout == "thré\nfo\n"
+    log.write_text(log.read_text().removesuffix("fo") + half)
+    assert mhpo("logs", run.job_id, "-n", "2", "--url", url).stdout == f"thré\n{half}\n"
     following = piped("logs", run.job_id, "--follow", "-n", "2", "--url", url)
     assert following.stdout is not None
-    assert following.stdout.readline() == "thré\n"
+    assert [following.stdout.readline() for _ in before] == before
     with log.open("a") as file:
         file.write("ur\nfive\n")
-    assert [following.stdout.readline() for _ in range(2)] == ["four\n", "five\n"]
+    assert [following.stdout.readline() for _ in range(2)] == [f"{half}ur\n", "five\n"]
     with log.open("a") as file:
         file.write("the end")  # without a newline
     with transaction() as session:

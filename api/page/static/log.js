@@ -12,6 +12,7 @@ export class Log {
   constructor(job) {
     this.path = `/v1/jobs/${job.id}/logs`;
     this.end = 0; // byte behind the last line that is shown
+    this.last = null; // that line as it was read: perhaps its beginning alone had been written
     this.before = null;
     this.waiting = [];
     this.begun = false;
@@ -40,8 +41,11 @@ export class Log {
       const log = await this.read(null);
       const known = new Set([...this.component.options].map((option) => option.value));
       this.component.append(...log.components.filter((name) => !known.has(name)).map((name) => h("option", {}, name)));
-      const last = log.lines.at(-1);
-      if (this.isLive) this.end = last ? last.offset + encoder.encode(last.text).length + 1 : 0;
+      const last = log.lines.at(-1) ?? null;
+      if (this.isLive) {
+        this.last = last;
+        this.end = last ? last.offset + encoder.encode(last.text).length + 1 : 0;
+      }
       this.lines.textContent = log.lines.map((line) => `${line.text}\n`).join("") || this.nothing();
       this.isEmpty = log.lines.length === 0;
       this.ready = true;
@@ -79,10 +83,19 @@ export class Log {
     }
     if (!this.isLive) return;
     const bytes = encoder.encode(text);
-    const known = Math.max(0, this.end - (end - bytes.length));
+    const start = end - bytes.length;
+    let shown = this.isEmpty ? "" : this.lines.textContent;
+    if (this.last && end > this.last.offset) {
+      if (start <= this.last.offset) {
+        shown = shown.slice(0, -this.last.text.length - 1);
+        this.end = this.last.offset;
+      }
+      this.last = null;
+    }
+    const known = Math.max(0, this.end - start);
     if (known >= bytes.length) return;
     this.end = end;
-    const all = (this.isEmpty ? "" : this.lines.textContent) + decoder.decode(bytes.slice(known));
+    const all = shown + decoder.decode(bytes.slice(known));
     this.isEmpty = false;
     const lines = all.split("\n");
     this.lines.textContent = lines.length > KEPT ? lines.slice(-KEPT).join("\n") : all;

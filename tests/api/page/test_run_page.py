@@ -185,6 +185,17 @@ def test_curves_are_read_by_keyboard(tab: Tab, claim: Claim) -> None:
     last_step(page, "Entropy", 80)
 
 
+def test_a_log_line_that_was_half_written_is_shown_whole(tab: Tab, claim: Claim) -> None:
+    a_run.append_log(claim, "step 81 do")
+    page = tab.open(f"/jobs/{claim.job_id}")
+    expect(page.locator(".connection")).to_have_text("live")
+    lines = seen(page, "log").locator("pre")
+    expect(lines).to_contain_text("step 81 do")
+    a_run.append_log(claim, "ne\nstep 82 done\n")
+    expect(lines).to_contain_text("step 82 done")
+    assert (lines.text_content() or "").endswith("step 80 done\nstep 81 done\nstep 82 done\n")
+
+
 def test_curves_grow_as_steps_are_stored_and_after_a_reload(tab: Tab, claim: Claim) -> None:
     page = tab.open(f"/jobs/{claim.job_id}")
     last_step(page, "Reward", 80)
