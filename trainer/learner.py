@@ -31,6 +31,7 @@ class DriftedError(RuntimeError):
 class TokenRecord:
     """What was seen at each trained token of a step, flat, detached, on the CPU; lists grow by micro-batch."""
 
+    pieces: list[list[int]] = field(default_factory=list)  # the sequences of each micro-batch, by their place in the update
     logprobs: list[Tensor] = field(default_factory=list)
     old_logprobs: list[Tensor] = field(default_factory=list)
     sampler_logprobs: list[Tensor] = field(default_factory=list)
@@ -40,9 +41,10 @@ class TokenRecord:
     kl: list[Tensor] = field(default_factory=list)  # empty where no reference is needed
     telemetry: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, batch: Batch, now: TokenDistribution, old_logprobs_BT: Tensor, terms: TokenTerms) -> None:
+    def add(self, piece: list[int], batch: Batch, now: TokenDistribution, old_logprobs_BT: Tensor, terms: TokenTerms) -> None:
         """Appends the tokens of one micro-batch."""
         mask = batch.mask_BT
+        self.pieces.append(piece)
         self.logprobs.append(now.logprobs_BT.detach()[mask].cpu())
         self.old_logprobs.append(old_logprobs_BT[mask].cpu())
         self.sampler_logprobs.append(batch.sampler_logprobs_BT[mask].cpu())
@@ -130,12 +132,17 @@ class Learner:
         """
         self._adamw.zero_grad(set_to_none=True)
         counts, loss, drift = StepCounts.of(sequences), 0.0, 0.0
-        for piece in cut(sequences, self._micro_batch_tokens):
+        for piece, moves in self._pieces(sequences):
             batch = collate([sequences[i] for i in piece], self._policy.device)
             old, started = (
                 None if rows is None else pad([rows[i] for i in piece], batch) for rows in (before.old, before.started)
             )
-            loss += self._backward(batch, old, started, counts, record)
+            with torch.set_grad_enabled(moves):
+                part, now, old, terms = self._loss(batch, old, started, counts)
+            if moves:
+                part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+            record.add(piece, batch, now, old, terms)
             if max_drift is not None and started is not None:
                 drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum()) / counts.tokens
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self._policy.model.parameters(), self._max_norm()))
@@ -165,16 +172,30 @@ class Learner:
         self._adamw.load_state_dict(state["adamw"])  # type: ignore[arg-type]
         self.updates = int(state["updates"])  # type: ignore[call-overload]
 
-    def _backward(
-        self,
-        batch: Batch,
-        old_logprobs_BT: Tensor | None,
-        start_logprobs_BT: Tensor | None,
-        counts: StepCounts,
-        record: TokenRecord,
-    ) -> float:
-        """Adds a micro-batch's part of the gradient; returns its part of the loss."""
-        settings = self._objective.loss
+    def _pieces(self, sequences: Sequence[TrainSequence]) -> list[tuple[list[int], bool]]:
+        """The update's micro-batches, and whether a gradient comes from each.
+
+        A completion of no advantage moves nothing where no other term of the loss does, and needs no backward pass. Where
+        that is so of all, one is made: momentum and weight decay want gradients of zero.
+        """
+        if self._objective.has_other_gradients:
+            moving, still = list(range(len(sequences))), []
+        else:
+            moving = [i for i, sequence in enumerate(sequences) if sequence.advantage != 0]
+            still = [i for i, sequence in enumerate(sequences) if sequence.advantage == 0]
+            if not moving:
+                moving, still = still, moving
+        return [
+            ([some[i] for i in piece], moves)
+            for some, moves in ((moving, True), (still, False))
+            if some
+            for piece in cut([sequences[i] for i in some], self._micro_batch_tokens)
+        ]
+
+    def _loss(
+        self, batch: Batch, old_logprobs_BT: Tensor | None, start_logprobs_BT: Tensor | None, counts: StepCounts
+    ) -> tuple[Tensor, TokenDistribution, Tensor, TokenTerms]:
+        """A micro-batch's part of the loss, and what it was made of: log-probabilities, the old ones, the terms."""
         now = self._policy.distribution(batch)
         now_BT = now.logprobs_BT.detach()
         old_BT = now_BT if old_logprobs_BT is None else old_logprobs_BT
@@ -184,11 +205,8 @@ class Learner:
             raise NotFiniteError(f"log-probabilities are not finite at {at}; the step was not taken")
         terms = token_terms(self._objective, batch, now, old_BT, start_BT, self._ref_logprobs(batch))
         constant, dtype = self._objective.sum_constant, terms.loss_BT.dtype
-        weights_BT = token_weights(batch.mask_BT, settings, counts, sum_constant=constant, dtype=dtype)
-        loss = weighted_sum(terms.loss_BT, weights_BT)
-        loss.backward()  # type: ignore[no-untyped-call]
-        record.add(batch, now, old_BT, terms)
-        return float(loss.detach())
+        weights_BT = token_weights(batch.mask_BT, self._objective.loss, counts, sum_constant=constant, dtype=dtype)
+        return weighted_sum(terms.loss_BT, weights_BT), now, old_BT, terms
 
     @torch.no_grad()
     def _ref_logprobs(self, batch: Batch) -> Tensor | None:

@@ -64,7 +64,7 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
         else:
             learnt.updates.append(update)
             learnt.record.extend(seen)
-            learnt.trace.add(sequences, seen, run.spec.resources.micro_batch_tokens)
+            learnt.trace.add(sequences, seen)
             learnt.lags.extend([lag] * len(sequences))
     return learnt
 

@@ -40,6 +40,11 @@ class Objective:
         """True where the loss needs the reference's log-probabilities."""
         return isinstance(self.kl, KlInLoss)
 
+    @property
+    def has_other_gradients(self) -> bool:
+        """True where a completion of no advantage has a gradient all the same, of a KL or entropy term."""
+        return isinstance(self.kl, KlInLoss) or self.loss.entropy_coefficient > 0
+
 
 @dataclass(frozen=True, slots=True)
 class TokenTerms:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.batch import TrainSequence, cut
+from trainer.batch import TrainSequence
 from trainer.learner import TokenRecord
 from trainer.types import Completion, RolloutGroup
 
@@ -41,14 +41,14 @@ class TokenTrace:
                 self._kept[_key(group.prompt_token_ids, completion)] = kept
                 budget -= kept
 
-    def add(self, sequences: Sequence[TrainSequence], record: TokenRecord, micro_batch_tokens: int) -> None:
-        """Takes in what one update on `sequences`, cut by the same budget of a micro-batch, has recorded."""
+    def add(self, sequences: Sequence[TrainSequence], record: TokenRecord) -> None:
+        """Takes in what one update on `sequences` has recorded."""
         columns = {
             "log_ratio": _less(record.logprobs, record.old_logprobs),
             "sampler_difference": _less(record.old_logprobs, record.sampler_logprobs),
             **{name: record.telemetry[name] for name in _TELEMETRY if name in record.telemetry},
         }
-        for number, piece in enumerate(cut(sequences, micro_batch_tokens)):
+        for number, piece in enumerate(record.pieces):
             lengths = [len(sequences[i].completion_token_ids) for i in piece]
             rows = {name: torch.split(parts[number], lengths) for name, parts in columns.items()}
             for place, i in enumerate(piece):

@@ -1,5 +1,8 @@
 """The learner on a real tiny model: gradients do not depend on how a batch is cut, and the schedule is as stated."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -7,13 +10,15 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainer.algorithm_config import Grpo, Mhpo
+from trainer.algorithm_config import Algorithm, Grpo, Mhpo
 from trainer.batch import TrainSequence, collate, cut, updates
 from trainer.config import Model, Optimizer
 from trainer.learner import Before, DriftedError, Learner, NotFiniteError, TokenRecord, learning_rate
+from trainer.losses.ratio_control import ABOUT
 from trainer.objective import Objective
+from trainer.objective_config import KlInLoss, Loss
 from trainer.policy import Policy
 
 CPU = torch.device("cpu")
@@ -40,7 +45,7 @@ def gradient(policy: Policy, sequences: list[TrainSequence], budget: int, old: l
         policy, Optimizer(lr=1e-12, max_grad_norm=None), Objective(Mhpo()), total_updates=1, micro_batch_tokens=budget
     )
     learner.update(sequences, Before(old, old), TokenRecord())
-    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+    return flat_gradient(policy)
 
 
 @pytest.mark.parametrize("budget", [1, 40, 97])
@@ -98,6 +103,69 @@ def test_first_update_equals_one_with_its_own_old_logprobs(policy: Policy) -> No
     learner = Learner(policy, Optimizer(), Objective(Mhpo()), total_updates=1, micro_batch_tokens=10**6)
     old = learner.logprobs(sequences)
     assert (gradient(policy, sequences, 10**6, None) - gradient(policy, sequences, 10**6, old)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", list(ABOUT), ids=lambda kind: kind.__name__)
+def test_what_has_no_advantage_needs_no_backward_pass(
+    policy: Policy, kind: type[Algorithm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the ratio control, off-policy too: loss, gradient and what is recorded are those of a pass over all."""
+    sequences = [replace(row, advantage=row.advantage * (i % 3)) for i, row in enumerate(random_sequences(9))]
+    learner = Learner(
+        policy, Optimizer(lr=1e-12, max_grad_norm=None), Objective(kind()), total_updates=1, micro_batch_tokens=30
+    )
+    old = [row + torch.linspace(-0.5, 0.5, len(row)) for row in learner.logprobs(sequences)]
+    record = TokenRecord()
+    with forward_tokens(policy) as seen:
+        update = learner.update(sequences, Before(old, old), record)
+    assert seen[True] == sum(row.length for row in sequences if row.advantage)
+    assert seen[False] == sum(row.length for row in sequences if not row.advantage)
+    gradient_found = flat_gradient(policy)
+    monkeypatch.setattr(Objective, "has_other_gradients", True)
+    whole = learner.update(sequences, Before(old, old), all_of := TokenRecord())
+    assert update.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert (gradient_found - flat_gradient(policy)).abs().max() < 1e-6 * max(1, whole.grad_norm)
+    assert sorted(i for piece in record.pieces for i in piece) == list(range(9))
+    assert torch.allclose(*(torch.cat(one.logprobs).sort().values for one in (record, all_of)), atol=1e-5)
+
+
+@pytest.mark.parametrize("terms", [{"kl": KlInLoss(coefficient=0.1)}, {"loss": Loss(entropy_coefficient=0.1)}])
+def test_kl_and_entropy_move_what_has_no_advantage(policy: Policy, tiny_model: Path, terms: dict[str, Any]) -> None:
+    reference = Policy.load(Model(path=str(tiny_model)), CPU, temperature=0.7)
+    with torch.no_grad():
+        reference.model.lm_head.weight.mul_(1.1)
+    sequences = [replace(row, advantage=0.0) for row in random_sequences(4)]
+    objective = Objective(Mhpo(), **terms)
+    learner = Learner(policy, Optimizer(), objective, total_updates=1, micro_batch_tokens=1000, reference=reference)
+    assert learner.update(sequences, Before(), TokenRecord()).grad_norm > 1e-4
+
+
+def test_momentum_goes_on_where_nothing_has_an_advantage(policy: Policy) -> None:
+    learner = Learner(policy, Optimizer(lr=1e-3), Objective(Mhpo()), total_updates=2, micro_batch_tokens=1000)
+    learner.update(random_sequences(4), Before(), TokenRecord())
+    before = [parameter.clone() for parameter in policy.model.parameters()]
+    update = learner.update([replace(row, advantage=0.0) for row in random_sequences(4)], Before(), TokenRecord())
+    assert update.grad_norm == 0
+    assert not any(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
+
+
+@contextmanager
+def forward_tokens(policy: Policy) -> Iterator[Counter[bool]]:
+    """Tokens that went through the model, by whether a gradient could come from them."""
+    seen: Counter[bool] = Counter()
+
+    def count(_module: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
+        seen[torch.is_grad_enabled()] += inputs["input_ids"].numel()
+
+    hook = policy.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def flat_gradient(policy: Policy) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
 
 
 def test_a_step_with_nan_is_not_taken(policy: Policy) -> None:

@@ -32,6 +32,7 @@ def seen(made: Sequence[RolloutGroup], budget: int, shift: float) -> TokenRecord
     sequences, record = trainable(made), TokenRecord()
     for piece in cut(sequences, budget):
         ids = torch.tensor([float(i) for row in piece for i in sequences[row].completion_token_ids])
+        record.pieces.append(piece)
         record.old_logprobs.append(-ids)
         record.logprobs.append(torch.full_like(ids, shift))
         record.sampler_logprobs.append(-0.001 * ids)
@@ -43,7 +44,7 @@ def seen(made: Sequence[RolloutGroup], budget: int, shift: float) -> TokenRecord
 def test_each_token_has_its_own_numbers(micro_batch_tokens: int) -> None:
     made = groups([(3, 1), (5, 2)])
     trace = TokenTrace(made, 100)
-    trace.add(trainable(made), seen(made, micro_batch_tokens, 0.5), micro_batch_tokens)
+    trace.add(trainable(made), seen(made, micro_batch_tokens, 0.5))
     for group in made:
         for completion in group.completions:
             traced = trace.of(group, completion)
@@ -59,7 +60,7 @@ def test_the_budget_ends_within_a_completion_and_the_last_update_counts() -> Non
     made = groups([(3, 4), (2, 2)])
     trace = TokenTrace(made, 5)
     for shift in (0.25, 0.5):
-        trace.add(trainable(made), seen(made, 1000, shift), 1000)
+        trace.add(trainable(made), seen(made, 1000, shift))
     kept = [[trace.of(group, completion) for completion in group.completions] for group in made]
     assert [[None if each is None else len(each.token_ids) for each in group] for group in kept] == [[3, 2], [None, None]]
     assert kept[0][1] is not None
