@@ -1,6 +1,6 @@
 """Steps a second of the first run, and where a step's time goes, beside the arithmetic floor measured in the same run.
 
-    python -m benchmarks.first_run [--engine vllm|transformers] [--steps N] [--data-dir .mhpo]
+    python -m benchmarks.first_run [--engine vllm|transformers] [--learners N] [--steps N] [--data-dir .mhpo]
 
 The floor is the time that the step's matrix products alone would take: 2 x parameters x tokens for the rollout, 6 x for the
 update, at the rate that float32 products of the model's own shape reach on this machine before and after the run.
@@ -25,7 +25,7 @@ PARAMETERS = 607_296
 WARM_UP_STEPS = 5  # left out: the engine's and the graders' first calls
 
 
-def first_run_spec(data_dir: Path, engine: str, steps: int) -> JobSpec:
+def first_run_spec(data_dir: Path, engine: str, steps: int, learners: int = 1) -> JobSpec:
     """examples/first-run.toml with its files in `data_dir`; the base model is made where it is missing."""
     folder = data_dir.resolve() / "first-run"
     prepare(folder, say=lambda line: print(line, flush=True))
@@ -35,6 +35,7 @@ def first_run_spec(data_dir: Path, engine: str, steps: int) -> JobSpec:
     document["dataset"]["path"] = str(folder / "train.jsonl")
     document["evaluation"]["benchmarks"] = []
     document["rollout"]["engine"] = engine
+    document.setdefault("resources", {})["learners"] = learners
     return JobSpec.parse(document)
 
 
@@ -83,10 +84,11 @@ def report(steps: list[dict[str, float]], wall: float, rate: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_run", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", choices=["vllm", "transformers"], default="vllm")
+    parser.add_argument("--learners", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--data-dir", type=Path, default=ROOT / ".mhpo")
     arguments = parser.parse_args()
-    spec = first_run_spec(arguments.data_dir, arguments.engine, arguments.steps)
+    spec = first_run_spec(arguments.data_dir, arguments.engine, arguments.steps, arguments.learners)
     before = matmul_rate()
     with tempfile.TemporaryDirectory() as folder:
         steps, wall = run(spec, Path(folder) / "run")

@@ -89,12 +89,12 @@ def run(spec: JobSpec, path: Path) -> Exit:
 
 def code_of(error: Exception) -> str:
     """A word that programs can tell system faults apart by."""
+    from trainer.ranks import RankError
     from trainer.rollout.sampler import WeightSyncError
     from trainer.rollout.vllm_sampler import EngineError
 
-    if isinstance(error, WeightSyncError):
-        return "weight_sync"
-    return "engine" if isinstance(error, EngineError) else "trainer_error"
+    words = {WeightSyncError: "weight_sync", EngineError: "engine", RankError: "learner_rank"}
+    return next((word for kind, word in words.items() if isinstance(error, kind)), "trainer_error")
 
 
 def refuse(path: Path, error: SpecError) -> Exit:

@@ -99,18 +99,19 @@ def collate(sequences: Sequence[TrainSequence], device: torch.device) -> Batch:
     )
 
 
-def cut(sequences: Sequence[TrainSequence], budget: int) -> list[list[int]]:
+def cut(sequences: Sequence[TrainSequence], budget: int, multiple: int = 1) -> list[list[int]]:
     """Indices of micro-batches of at most `budget` tokens each, as even as can be; a longer sequence goes alone.
 
-    As few as fit: the longest sequence first, each into the micro-batch that is emptiest.
+    As few as fit, but a multiple of `multiple` where there are as many sequences: the longest sequence first, each into the
+    micro-batch that is emptiest.
     """
     by_length = sorted(range(len(sequences)), key=lambda i: -sequences[i].length)
-    count = max(1, ceil(sum(s.length for s in sequences) / budget))
+    count = multiple * max(1, ceil(sum(s.length for s in sequences) / (budget * multiple)))
     while True:
         pieces = _spread(sequences, by_length, count)
         if all(len(piece) == 1 or sum(sequences[i].length for i in piece) <= budget for piece in pieces):
             return pieces
-        count += 1
+        count += multiple
 
 
 def _spread(sequences: Sequence[TrainSequence], order: Sequence[int], count: int) -> list[list[int]]:

@@ -264,9 +264,20 @@ class Resources(Strict):
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: cuda where there is one")] = "auto"
     gpus: Annotated[
-        int, Field(ge=1, le=64, description="GPUs of one machine that the run has to itself; learner and engine use the first")
+        int, Field(ge=1, le=64, description="GPUs of one machine that the run has to itself; the engine uses the first")
     ] = 1
-    threads: Annotated[Count | None, Field(description="CPU threads of the learner; null: PyTorch's own choice")] = None
+    learners: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Processes that share each optimizer step, each with all weights; on a GPU machine at most `gpus`, one "
+            "GPU each",
+        ),
+    ] = 1
+    threads: Annotated[
+        Count | None, Field(description="CPU threads of a learner; null: PyTorch's own choice, shared by the learners")
+    ] = None
     micro_batch_tokens: Annotated[
         Count, Field(description="Prompt and completion tokens in one forward and backward pass, at most")
     ] = 16384
@@ -279,10 +290,17 @@ class Resources(Strict):
     engine_timeout: Annotated[
         Positive,
         Field(
-            description="Seconds without a sign of life from a vLLM engine at work; then it counts as hung, and the run fails"
+            description="Seconds without a sign of life from a vLLM engine at work, or from a learner; then it counts as hung, "
+            "and the run fails"
         ),
     ] = 900.0
     kv_cache_mb: Annotated[Count, Field(description="KV cache of the vLLM engine on a CPU, MiB")] = 256
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> "Resources":
+        if self.device == "cuda" and self.learners > self.gpus:
+            raise ValueError(f"learners = {self.learners} want a GPU each, and gpus = {self.gpus}")
+        return self
 
 
 class JobSpec(Strict):

@@ -13,6 +13,7 @@ from trainer.config import Optimizer
 from trainer.losses.token_loss import weighted_sum
 from trainer.objective import Objective, TokenTerms, token_terms
 from trainer.policy import Policy, TokenDistribution
+from trainer.ranks import Ranks
 
 
 class NotFiniteError(RuntimeError):
@@ -96,8 +97,12 @@ class Learner:
         total_updates: int,
         micro_batch_tokens: int,
         reference: Policy | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        """`reference`: the frozen model of a KL term in the loss; needed where the objective has one."""
+        """`reference`: the frozen model of a KL term in the loss; needed where the objective has one.
+
+        `ranks`: the processes that share each step; None: this one alone.
+        """
         if objective.needs_reference and reference is None:
             raise ValueError("a KL term in the loss needs a reference policy")
         self._policy = policy
@@ -106,6 +111,7 @@ class Learner:
         self._reference = reference
         self._total_updates = total_updates
         self._micro_batch_tokens = micro_batch_tokens
+        self._ranks = Ranks() if ranks is None else ranks
         self._adamw = torch.optim.AdamW(
             policy.model.parameters(),
             lr=optimizer.lr,
@@ -120,7 +126,6 @@ class Learner:
         sequences: Sequence[TrainSequence],
         before: Before,
         record: TokenRecord,
-        *,
         planned: int | None = None,
         max_drift: float | None = None,
     ) -> Update:
@@ -130,22 +135,34 @@ class Learner:
         all were taken. Raises DriftedError where the mean |log ratio| since `before.started` is above `max_drift`, and
         NotFiniteError, both before the weights are touched.
         """
+        self._ranks.order("update", sequences, before, record, planned, max_drift)
         self._adamw.zero_grad(set_to_none=True)
-        counts, loss, drift = StepCounts.of(sequences), 0.0, 0.0
-        for piece, moves in self._pieces(sequences):
-            batch = collate([sequences[i] for i in piece], self._policy.device)
-            old, started = (
-                None if rows is None else pad([rows[i] for i in piece], batch) for rows in (before.old, before.started)
-            )
-            with torch.set_grad_enabled(moves):
-                part, now, old, terms = self._loss(batch, old, started, counts)
-            if moves:
-                part.backward()  # type: ignore[no-untyped-call]
-            loss += float(part.detach())
-            record.add(piece, batch, now, old, terms)
-            if max_drift is not None and started is not None:
-                drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum()) / counts.tokens
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self._policy.model.parameters(), self._max_norm()))
+        counts, loss, drift, broken = StepCounts.of(sequences), 0.0, 0.0, None
+        try:
+            for piece, moves in self._pieces(sequences):
+                batch = collate([sequences[i] for i in piece], self._policy.device)
+                old, started = (
+                    None if rows is None else pad([rows[i] for i in piece], batch) for rows in (before.old, before.started)
+                )
+                with torch.set_grad_enabled(moves):
+                    part, now, old, terms = self._loss(batch, old, started, counts)
+                if moves:
+                    part.backward()  # type: ignore[no-untyped-call]
+                loss += float(part.detach())
+                record.add(piece, batch, now, old, terms)
+                if max_drift is not None and started is not None:
+                    drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum()) / counts.tokens
+        except NotFiniteError as error:
+            broken = str(error)
+        losses, drifts, faults = zip(*self._ranks.all_of((loss, drift, broken)), strict=True)
+        if any(faults):
+            raise NotFiniteError(next(fault for fault in faults if fault))
+        loss, drift = sum(losses), sum(drifts)
+        for others in self._ranks.to_leader(record)[1:]:
+            record.extend(others)
+        parameters = list(self._policy.model.parameters())
+        self._ranks.add_up(parameters)
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._max_norm()))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise NotFiniteError(
                 f"loss {loss}, gradient norm {grad_norm} at optimizer step {self.updates + 1}; the step was not taken"
@@ -157,11 +174,17 @@ class Learner:
             group["lr"] = lr
         self._adamw.step()
         self.updates += 1
+        self._ranks.check_same(parameters)
         return Update(loss, grad_norm, lr)
 
     def logprobs(self, sequences: Sequence[TrainSequence]) -> list[Tensor]:
-        """The present log-probabilities of each sequence's completion tokens."""
-        return completion_logprobs(self._policy, sequences, self._micro_batch_tokens)
+        """The present log-probabilities of each sequence's completion tokens; of a rank's own part where it does not lead."""
+        self._ranks.order("logprobs", sequences)
+        pieces = self._mine(cut(sequences, self._micro_batch_tokens, self._ranks.count))
+        rows: dict[int, Tensor] = {}
+        for part in self._ranks.to_leader(piece_logprobs(self._policy, sequences, pieces)):
+            rows |= part
+        return [rows[i] for i in sorted(rows)]
 
     def state(self) -> dict[str, object]:
         """Everything that the next update depends on besides the weights."""
@@ -173,7 +196,7 @@ class Learner:
         self.updates = int(state["updates"])  # type: ignore[call-overload]
 
     def _pieces(self, sequences: Sequence[TrainSequence]) -> list[tuple[list[int], bool]]:
-        """The update's micro-batches, and whether a gradient comes from each.
+        """This rank's micro-batches of the update, and whether a gradient comes from each.
 
         A completion of no advantage moves nothing where no other term of the loss does, and needs no backward pass. Where
         that is so of all, one is made: momentum and weight decay want gradients of zero.
@@ -189,8 +212,11 @@ class Learner:
             ([some[i] for i in piece], moves)
             for some, moves in ((moving, True), (still, False))
             if some
-            for piece in cut([sequences[i] for i in some], self._micro_batch_tokens)
+            for piece in self._mine(cut([sequences[i] for i in some], self._micro_batch_tokens, self._ranks.count))
         ]
+
+    def _mine(self, pieces: list[list[int]]) -> list[list[int]]:
+        return pieces[self._ranks.rank :: self._ranks.count]
 
     def _loss(
         self, batch: Batch, old_logprobs_BT: Tensor | None, start_logprobs_BT: Tensor | None, counts: StepCounts
@@ -219,15 +245,21 @@ class Learner:
         return math.inf if self._settings.max_grad_norm is None else self._settings.max_grad_norm
 
 
-@torch.no_grad()
 def completion_logprobs(policy: Policy, sequences: Sequence[TrainSequence], micro_batch_tokens: int) -> list[Tensor]:
     """A policy's log-probabilities, nats, of each sequence's completion tokens."""
+    rows = piece_logprobs(policy, sequences, cut(sequences, micro_batch_tokens))
+    return [rows[i] for i in range(len(sequences))]
+
+
+@torch.no_grad()
+def piece_logprobs(policy: Policy, sequences: Sequence[TrainSequence], pieces: Sequence[list[int]]) -> dict[int, Tensor]:
+    """Those of the sequences of some micro-batches, by their place."""
     result: dict[int, Tensor] = {}
-    for piece in cut(sequences, micro_batch_tokens):
+    for piece in pieces:
         batch = collate([sequences[i] for i in piece], policy.device)
         logprobs_BT = policy.distribution(batch).logprobs_BT
         result |= {i: row[mask] for i, row, mask in zip(piece, logprobs_BT, batch.mask_BT, strict=True)}
-    return [result[i] for i in range(len(sequences))]
+    return result
 
 
 def pad(rows: Sequence[Tensor], batch: Batch) -> Tensor:

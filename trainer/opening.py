@@ -1,19 +1,20 @@
 """A run from its spec and its folder: data, model, sampler and the newest checkpoint, if there is one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 
 from trainer import checkpoint
 from trainer.checkpoint import Progress
-from trainer.config import JobSpec, Model
+from trainer.config import JobSpec, Model, Resources
 from trainer.data import ProblemOrder, load_problems, split_problems
 from trainer.drift import DriftWatch
 from trainer.learner import Learner
 from trainer.objective import Objective
 from trainer.policy import Policy, load_reference
+from trainer.ranks import Ranks, Setup, open_ranks
 from trainer.rewards.score import Scorer
 from trainer.rollout.open import choose_device, open_sampler
 from trainer.rollout.probe import PROBE_TOKENS, WeightProbe
@@ -28,23 +29,27 @@ from trainer.types import Problem
 
 @contextmanager
 def opened(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> Iterator[Run]:
-    """The run where it stands; what it has started ends with the block. Raises SpecError, Stopped, EngineError."""
+    """The run where it stands; what it has started ends with the block. Raises SpecError, Stopped, EngineError, RankError."""
     folder.write_phase(0, "loading_model")
-    if spec.resources.threads is not None:
-        torch.set_num_threads(spec.resources.threads)
+    device = choose_device(spec.resources)
+    check_learners(spec.resources, device)
+    share_threads(spec.resources, device)
     torch.manual_seed(spec.seed)
     problems, validation = load_data(spec)
-    device = choose_device(spec.resources)
     saved = checkpoint.latest(folder.checkpoints)
     model = spec.model if saved is None else spec.model.model_copy(update={"path": str(saved), "revision": None})
     policy, reference = load_policy(spec, model, device), load_reference(spec, device)
-    learner = new_learner(spec, policy, reference)
-    progress, batches = (Progress(), []) if saved is None else checkpoint.restore(saved, policy, learner)
-    if folder.used:
-        tell_of_resumption(folder, progress, saved)
     longest = max(map(len, encode(policy, spec, [*problems, *validation])))
     check_context(policy, longest, spec.rollout.max_new_tokens)
-    with Scorer(spec.rewards) as scorer:
+    with ExitStack() as stack:
+        with stop.interruptible():
+            ranks = open_ranks(Setup(spec, model, saved), device)
+        stack.callback(ranks.close)
+        learner = new_learner(spec, policy, reference, ranks)
+        progress, batches = (Progress(), []) if saved is None else checkpoint.restore(saved, policy, learner)
+        if folder.used:
+            tell_of_resumption(folder, progress, saved)
+        scorer = stack.enter_context(Scorer(spec.rewards))
         scorer.check_answers([*problems, *validation], "dataset.answer_column", spec.dataset.path)
         with stop.interruptible():
             sampler = open_sampler(
@@ -56,26 +61,24 @@ def opened(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> Iterator[Run]:
                 device=device,
                 resources=spec.resources,
             )
-        try:
-            yield Run(
-                spec,
-                folder,
-                policy,
-                reference,
-                learner,
-                sampler,
-                WeightProbe(policy, spec.model.dtype),
-                scorer,
-                ProblemOrder(problems, shuffle=spec.dataset.shuffle, seed=spec.seed),
-                validation,
-                stop,
-                progress,
-                queue=RolloutQueue(spec.rollout.staleness, spec.steps, batches),
-                kept=SamplingWeights(policy) if spec.rollout.staleness else None,
-                drift=DriftWatch(spec, folder.metrics_until(progress.step)),
-            )
-        finally:
-            sampler.close()
+        stack.callback(sampler.close)
+        yield Run(
+            spec,
+            folder,
+            policy,
+            reference,
+            learner,
+            sampler,
+            WeightProbe(policy, spec.model.dtype),
+            scorer,
+            ProblemOrder(problems, shuffle=spec.dataset.shuffle, seed=spec.seed),
+            validation,
+            stop,
+            progress,
+            queue=RolloutQueue(spec.rollout.staleness, spec.steps, batches),
+            kept=SamplingWeights(policy) if spec.rollout.staleness else None,
+            drift=DriftWatch(spec, folder.metrics_until(progress.step)),
+        )
 
 
 def load_data(spec: JobSpec) -> tuple[list[Problem], list[Problem]]:
@@ -94,7 +97,7 @@ def load_policy(spec: JobSpec, model: Model, device: torch.device) -> Policy:
     return policy
 
 
-def new_learner(spec: JobSpec, policy: Policy, reference: Policy | None) -> Learner:
+def new_learner(spec: JobSpec, policy: Policy, reference: Policy | None, ranks: Ranks) -> Learner:
     """The learner before its first update."""
     return Learner(
         policy,
@@ -103,7 +106,30 @@ def new_learner(spec: JobSpec, policy: Policy, reference: Policy | None) -> Lear
         total_updates=spec.steps * spec.updates_per_batch,
         micro_batch_tokens=spec.resources.micro_batch_tokens,
         reference=reference,
+        ranks=ranks,
     )
+
+
+def check_learners(resources: Resources, device: torch.device) -> None:
+    """Raises SpecError where there are fewer GPUs than learners."""
+    if device.type == "cuda" and resources.learners > torch.cuda.device_count():
+        raise SpecError(
+            "resources.learners", f"{resources.learners} learners want a GPU each; {torch.cuda.device_count()} are there"
+        )
+
+
+def rank_device(resources: Resources, rank: int) -> torch.device:
+    """Where a rank computes: the first GPU is the leader's and the engine's."""
+    device = choose_device(resources)
+    return torch.device("cuda", rank) if device.type == "cuda" else device
+
+
+def share_threads(resources: Resources, device: torch.device) -> None:
+    """Sets this process's CPU threads: those that the spec names, else an equal share of the cores that learners meet on."""
+    if resources.threads is not None:
+        torch.set_num_threads(resources.threads)
+    elif device.type == "cpu" and resources.learners > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // resources.learners))
 
 
 def tell_of_resumption(folder: RunFolder, progress: Progress, saved: Path | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from trainer.advantages import has_signal
 from trainer.batch import TrainSequence
+from trainer.learner import completion_logprobs
 from trainer.objective_config import ResampleZeroVariance
 from trainer.resampling import resample
 from trainer.rollout.queue import Order
@@ -52,7 +53,7 @@ def with_old_logprobs(run: Run, order: Order, completions: Sequence[tuple[Comple
         for prompt, group in zip(prompts, completions, strict=True)
         for completion in group
     ]
-    rows = iter(run.learner.logprobs(sequences))
+    rows = iter(completion_logprobs(run.policy, sequences, run.spec.resources.micro_batch_tokens))
     return [tuple(replace(c, old_logprobs=tuple(next(rows).tolist())) for c in group) for group in completions]
 
 
