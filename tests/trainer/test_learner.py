@@ -126,7 +126,8 @@ def test_what_has_no_advantage_needs_no_backward_pass(
     assert update.loss == pytest.approx(whole.loss, abs=1e-6)
     assert (gradient_found - flat_gradient(policy)).abs().max() < 1e-6 * max(1, whole.grad_norm)
     assert sorted(i for piece in record.pieces for i in piece) == list(range(9))
-    assert torch.allclose(*(torch.cat(one.logprobs).sort().values for one in (record, all_of)), atol=1e-5)
+    found, expected = (torch.cat(one.logprobs).sort().values for one in (record, all_of))
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("terms", [{"kl": KlInLoss(coefficient=0.1)}, {"loss": Loss(entropy_coefficient=0.1)}])

@@ -58,7 +58,8 @@ def some_sequences(count: int) -> list[TrainSequence]:
 def seen(record: TokenRecord) -> dict[int, Tensor]:
     """The log-probabilities of each sequence, in whichever rank it was."""
     assert len(record.pieces) == len(record.logprobs) == len(record.entropy)
-    sequences, found = some_sequences(11), {}
+    sequences = some_sequences(11)
+    found: dict[int, Tensor] = {}
     for piece, logprobs in zip(record.pieces, record.logprobs, strict=True):
         rows = torch.split(logprobs, [len(sequences[i].completion_token_ids) for i in piece])
         found |= dict(zip(piece, rows, strict=True))
