@@ -4,7 +4,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -20,22 +20,33 @@ def main() -> None:
 
     from trainer import checkpoint
     from trainer.learner import DriftedError, NotFiniteError
-    from trainer.opening import load_policy, new_learner, rank_device, share_threads
-    from trainer.policy import load_reference
+    from trainer.opening import load_policy, new_learner, rank_device, share_threads, shares_rollouts
+    from trainer.policy import load_model, load_reference
     from trainer.ranks import HOST, RankGroup, ready
+    from trainer.rollout.shared_sampler import SharedSampler
+    from trainer.rollout.transformers_sampler import TransformersSampler
 
     spec, device = setup.spec, rank_device(setup.spec.resources, rank)
     share_threads(spec.resources, device)
-    policy = load_policy(spec, setup.model, device)
+    policy, reference = load_policy(spec, setup.model, device), load_reference(spec, device)
+    model = load_model(setup.model, device) if shares_rollouts(spec, device) else None
     store = TCPStore(HOST, port)
-    reference = load_reference(spec, device)
     store.set(ready(rank), "")
-    learner = new_learner(spec, policy, reference, RankGroup(rank, count, store, device, setup.seconds))
+    group = RankGroup(rank, count, store, device, setup.seconds)
+    learner = new_learner(spec, policy, reference, group)
+    does: dict[str, Callable[..., object]] = {"update": learner.update, "logprobs": learner.logprobs}
+    if model is not None:
+        sampler = SharedSampler(TransformersSampler(model, policy.tokenizer), group)
+        does |= {
+            "generate": sampler.generate,
+            "token_logprobs": sampler.token_logprobs,
+            "push_weights": lambda version: sampler.push_weights(policy.weights(), version),
+        }
     if setup.saved is not None:
         checkpoint.restore(setup.saved, policy, learner)
     for method, arguments in orders:
         with suppress(NotFiniteError, DriftedError):  # raised in all ranks alike; the leader says what follows
-            getattr(learner, method)(*arguments)
+            does[method](*arguments)
 
 
 def heard(pipe: BinaryIO) -> Iterator[Any]:

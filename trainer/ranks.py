@@ -1,4 +1,4 @@
-"""Processes that share each optimizer step: all have the weights, each takes a part of the micro-batches.
+"""Processes that share the work of a run: all have the weights, each takes a part of every optimizer step's micro-batches.
 
 The trainer's own process is rank 0 and leads. It tells the others, through a pipe each, what it is about to do; they do the
 same, meet it in the collectives below, and so come to the same weights, which they compare after each step.
@@ -40,7 +40,7 @@ class Ranks:
     count = 1
 
     def order(self, method: str, *arguments: Any) -> None:
-        """The leader's word to the others that it is about to call this method of the learner; they call theirs."""
+        """The leader's word to the others that it is about to do this; each does the same (trainer/rank_process.py)."""
 
     def all_of(self, mine: T) -> list[T]:
         """What each rank has given, in their order, in each of them."""

@@ -20,8 +20,12 @@ from trainer.config import JobSpec
 from trainer.exits import Exit
 from trainer.learner import Before, DriftedError, Learner, NotFiniteError, TokenRecord
 from trainer.opening import load_policy, new_learner, share_threads
-from trainer.policy import DTYPES, Policy, load_reference
+from trainer.policy import DTYPES, Policy, load_model, load_reference
 from trainer.ranks import Leader, RankError, Ranks, Setup
+from trainer.rollout.probe import WeightProbe
+from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
+from trainer.rollout.shared_sampler import SharedSampler
+from trainer.rollout.transformers_sampler import TransformersSampler
 from trainer.strict import SpecError
 
 CPU = torch.device("cpu")
@@ -33,17 +37,32 @@ def spec_of(tiny_spec: dict[str, Any], learners: int, **more: Any) -> JobSpec:
 
 
 @contextmanager
-def learner_of(spec: JobSpec, module: str = "trainer.rank_process") -> Iterator[tuple[Policy, Learner]]:
-    """The learner, in as many processes as the spec says, and the leader's policy."""
+def ranks_of(spec: JobSpec, module: str) -> Iterator[Ranks]:
+    """As many processes as the spec says, this one the leader."""
     threads = torch.get_num_threads()
     share_threads(spec.resources, CPU)
-    policy = load_policy(spec, spec.model, CPU)
     ranks = Leader(Setup(spec, spec.model, None), CPU, module) if spec.resources.learners > 1 else Ranks()
     try:
-        yield policy, new_learner(spec, policy, load_reference(spec, CPU), ranks)
+        yield ranks
     finally:
         ranks.close()
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def learner_of(spec: JobSpec, module: str = "trainer.rank_process") -> Iterator[tuple[Policy, Learner]]:
+    """The learner in these processes, and the leader's policy."""
+    with ranks_of(spec, module) as ranks:
+        policy = load_policy(spec, spec.model, CPU)
+        yield policy, new_learner(spec, policy, load_reference(spec, CPU), ranks)
+
+
+@contextmanager
+def sampler_of(spec: JobSpec, module: str = "trainer.rank_process") -> Iterator[tuple[Policy, SharedSampler]]:
+    """The sampler in these processes, and the leader's policy."""
+    with ranks_of(spec, module) as ranks:
+        policy = load_policy(spec, spec.model, CPU)
+        yield policy, SharedSampler(TransformersSampler(load_model(spec.model, CPU), policy.tokenizer), ranks)
 
 
 def some_sequences(count: int) -> list[TrainSequence]:
@@ -117,6 +136,33 @@ def test_one_bit_of_one_weight_is_seen(tiny_spec: dict[str, Any]) -> None:
     wrong = learner_of(spec_of(tiny_spec, 2), "tests.trainer.rank_gone_wrong")
     with wrong as (_, learner), pytest.raises(RankError, match="rank 1 has other weights than rank 0"):
         learner.update(some_sequences(6), Before(), TokenRecord())
+
+
+@pytest.mark.slow
+def test_ranks_sample_what_one_alone_would(tiny_spec: dict[str, Any]) -> None:
+    """Each prompt's completions in their place, though there are fewer prompts than ranks or a part more."""
+    settings = SamplingSettings(max_new_tokens=12)
+    found = []
+    for count in (1, 3):
+        with sampler_of(spec_of(tiny_spec, count)) as (policy, sampler):
+            sampler.push_weights(policy.weights(), 0)
+            assert WeightProbe(policy, "float32").check(sampler) < 1e-5
+            asked = [SampleRequest((5, 6, 7 + i), tuple(range(10 * i + 1, 10 * i + 2 + i))) for i in range(5)]
+            found.append([sampler.generate(some, settings) for some in (asked, asked[:1], [])])
+    alone, together = found
+    assert [[len(one) for one in some] for some in together] == [[1, 2, 3, 4, 5], [1], []]
+    assert [[[c.token_ids for c in one] for one in some] for some in together] == [
+        [[c.token_ids for c in one] for one in some] for some in alone
+    ]
+
+
+@pytest.mark.slow
+def test_a_rank_that_samples_with_other_weights_is_seen(tiny_spec: dict[str, Any]) -> None:
+    wrong = sampler_of(spec_of(tiny_spec, 2), "tests.trainer.rank_sampler_gone_wrong")
+    with wrong as (policy, sampler):
+        sampler.push_weights(policy.weights(), 0)
+        with pytest.raises(WeightSyncError, match="rank 1 samples with other weights than rank 0"):
+            WeightProbe(policy, "float32").check(sampler)
 
 
 @pytest.mark.slow
