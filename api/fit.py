@@ -11,7 +11,7 @@ import psutil
 
 from api.models import Json
 from trainer.config import JobSpec
-from trainer.objective_config import NoKl
+from trainer.objective_config import KlInReward, NoKl
 from trainer.strict import SpecError
 
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -30,8 +30,9 @@ class Device:
 def fit(spec: JobSpec) -> Json:
     """Memory by part, bytes, beside the device's; `fits` is None where one of the two is not known.
 
-    Weights, gradients and AdamW's two moments are exact. Activations are estimated from the model's shape for one
-    micro-batch. The engine has its own copy of the weights and its cache: on a GPU the share that the spec gives it.
+    Weights, gradients and AdamW's two moments are exact, on a CPU those of all learners. Activations are estimated from the
+    model's shape for one micro-batch. The engine has its own copy of the weights and its cache: on a GPU the share that the
+    spec gives it.
     Raises SpecError for a model whose files do not read as such.
     """
     device = find_device(spec)
@@ -60,12 +61,14 @@ def _parts(spec: JobSpec, parameters: int, device: Device) -> dict[str, Any]:
         engine = None if device.memory is None else int(spec.resources.engine_memory_fraction * device.memory)
     else:
         engine = weights + (spec.resources.kv_cache_mb << 20)
+    here = 1 if device.kind == "cuda" else spec.resources.learners  # learners in one memory
+    references = {NoKl: 0, KlInReward: 1}.get(type(spec.kl), here)
     return {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": 2 * weights,
-        "reference_model": 0 if isinstance(spec.kl, NoKl) else weights,
-        "activations": _activations(spec, width),
+        "weights": here * weights,
+        "gradients": here * weights,
+        "optimizer": 2 * here * weights,
+        "reference_model": references * weights,
+        "activations": here * _activations(spec, width),
         "engine": 0 if spec.rollout.engine == "transformers" else engine,
     }
 

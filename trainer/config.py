@@ -290,8 +290,7 @@ class Resources(Strict):
     engine_timeout: Annotated[
         Positive,
         Field(
-            description="Seconds without a sign of life from a vLLM engine at work, or from a learner; then it counts as hung, "
-            "and the run fails"
+            description="Seconds without a sign of life from a vLLM engine at work; then it counts as hung, and the run fails"
         ),
     ] = 900.0
     kv_cache_mb: Annotated[Count, Field(description="KV cache of the vLLM engine on a CPU, MiB")] = 256

@@ -135,7 +135,7 @@ class Learner:
         all were taken. Raises DriftedError where the mean |log ratio| since `before.started` is above `max_drift`, and
         NotFiniteError, both before the weights are touched.
         """
-        self._ranks.order("update", sequences, before, record, planned, max_drift)
+        self._ranks.order("update", sequences, before, TokenRecord(), planned, max_drift)
         self._adamw.zero_grad(set_to_none=True)
         counts, loss, drift, broken = StepCounts.of(sequences), 0.0, 0.0, None
         try:
@@ -182,7 +182,8 @@ class Learner:
         self._ranks.order("logprobs", sequences)
         pieces = self._mine(cut(sequences, self._micro_batch_tokens, self._ranks.count))
         rows: dict[int, Tensor] = {}
-        for part in self._ranks.to_leader(piece_logprobs(self._policy, sequences, pieces)):
+        mine = {i: row.cpu() for i, row in piece_logprobs(self._policy, sequences, pieces).items()}
+        for part in self._ranks.to_leader(mine):
             rows |= part
         return [rows[i] for i in sorted(rows)]
 

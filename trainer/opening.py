@@ -115,11 +115,10 @@ def new_learner(spec: JobSpec, policy: Policy, reference: Policy | None, ranks: 
 
 
 def check_learners(resources: Resources, device: torch.device) -> None:
-    """Raises SpecError where there are fewer GPUs than learners."""
-    if device.type == "cuda" and resources.learners > torch.cuda.device_count():
-        raise SpecError(
-            "resources.learners", f"{resources.learners} learners want a GPU each; {torch.cuda.device_count()} are there"
-        )
+    """Raises SpecError where the run has fewer GPUs than learners."""
+    found = min(resources.gpus, torch.cuda.device_count())
+    if device.type == "cuda" and resources.learners > found:
+        raise SpecError("resources.learners", f"{resources.learners} learners want a GPU each, and the run has {found}")
 
 
 def shares_rollouts(spec: JobSpec, device: torch.device) -> bool:

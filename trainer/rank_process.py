@@ -4,22 +4,23 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, BinaryIO
 
 
 def main() -> None:
     for asking in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the leader decides what it means
         signal.signal(asking, signal.SIG_IGN)
     rank, count, port = map(int, sys.argv[1:])
-    orders = heard(sys.stdin.buffer)
-    setup = next(orders)
+    pipe = sys.stdin.buffer
+    setup = pickle.load(pipe)  # from our own parent
 
+    import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     from trainer import checkpoint
     from trainer.learner import DriftedError, NotFiniteError
+    from trainer.objective import Objective
     from trainer.opening import load_policy, new_learner, rank_device, share_threads, shares_rollouts
     from trainer.policy import load_model, load_reference
     from trainer.ranks import HOST, RankGroup, ready
@@ -28,11 +29,15 @@ def main() -> None:
 
     spec, device = setup.spec, rank_device(setup.spec.resources, rank)
     share_threads(spec.resources, device)
-    policy, reference = load_policy(spec, setup.model, device), load_reference(spec, device)
+    torch.manual_seed(spec.seed)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    policy = load_policy(spec, setup.model, device)
+    reference = load_reference(spec, device) if Objective.of(spec).needs_reference else None
     model = load_model(setup.model, device) if shares_rollouts(spec, device) else None
     store = TCPStore(HOST, port)
     store.set(ready(rank), "")
-    group = RankGroup(rank, count, store, device, setup.seconds)
+    group = RankGroup(rank, count, store, device)
     learner = new_learner(spec, policy, reference, group)
     does: dict[str, Callable[..., object]] = {"update": learner.update, "logprobs": learner.logprobs}
     if model is not None:
@@ -44,18 +49,9 @@ def main() -> None:
         }
     if setup.saved is not None:
         checkpoint.restore(setup.saved, policy, learner)
-    for method, arguments in orders:
+    for method, arguments in group.orders(pipe):
         with suppress(NotFiniteError, DriftedError):  # raised in all ranks alike; the leader says what follows
             does[method](*arguments)
-
-
-def heard(pipe: BinaryIO) -> Iterator[Any]:
-    """What the leader sends, until it ends."""
-    while True:
-        try:
-            yield pickle.load(pipe)  # from our own parent
-        except (EOFError, pickle.UnpicklingError):
-            return
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Processes that share the work of a run: all have the weights, each takes a part of every optimizer step's micro-batches.
 
-The trainer's own process is rank 0 and leads. It tells the others, through a pipe each, what it is about to do; they do the
-same, meet it in the collectives below, and so come to the same weights, which they compare after each step.
+The trainer's own process is rank 0 and leads. It tells the others what it is about to do; they do the same, meet it in the
+collectives below, and so come to the same weights, which they compare after each step. They end when their leader does.
 """
 
+import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -24,9 +26,13 @@ from trainer.process import end_with_parent
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
-START_SECONDS = 600.0  # until every rank has loaded the model
+START_SECONDS = 3600.0  # until every rank has loaded the model; one that dies is seen at once
+SILENCE_SECONDS = 3600.0  # that a rank may keep the others waiting; the slowest one's rollouts are among it
 BUCKET = 2**24  # elements of gradient that are added up at once
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 _LOOK_SECONDS = 0.05
+_ORDER = b"."  # on a rank's pipe: an order follows, as a broadcast
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 class RankError(RuntimeError):
@@ -61,13 +67,15 @@ class Ranks:
 
 
 class RankGroup(Ranks):
-    """One of several processes. Every method but `order` and `close` is to be called in all of them."""
+    """One of several processes. Every method but `order`, `orders` and `close` is to be called in all of them."""
 
-    def __init__(self, rank: int, count: int, store: Store, device: torch.device, seconds: float) -> None:
-        """Comes back when all have come. `seconds` without an answer are an error."""
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int, count: int, store: Store, device: torch.device) -> None:
+        """Comes back when all have come."""
+        self.rank, self.count, self._device = rank, count, device
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=seconds))
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=SILENCE_SECONDS)
+        )
 
     def all_of(self, mine: T) -> list[T]:
         found: list[Any] = [None] * self.count
@@ -85,18 +93,44 @@ class RankGroup(Ranks):
             if has and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for gradients in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
+            if len(gradients) == 1 and gradients[0].is_contiguous():
+                self._sum(gradients[0])
+                continue
             joined = torch.cat([gradient.flatten() for gradient in gradients])
-            distributed.all_reduce(joined)
+            self._sum(joined)
             totals = torch.split(joined, [gradient.numel() for gradient in gradients])
             for gradient, total in zip(gradients, totals, strict=True):
                 gradient.copy_(total.view_as(gradient))
 
     def check_same(self, parameters: Sequence[nn.Parameter]) -> None:
-        """By the sum of each weight in float64, to the last bit."""
-        sums = torch.stack([parameter.detach().sum(dtype=torch.float64) for parameter in parameters]).tolist()
+        """By the sum of each weight's bits, read as integers: one that differs changes it."""
+        bits = [parameter.detach().view(_BITS[parameter.element_size()]) for parameter in parameters]
+        sums = torch.stack([one.sum(dtype=torch.int64) for one in bits]).tolist()
         for rank, others in enumerate(self.all_of(sums)):
             if others != sums:
                 raise RankError(f"after the optimizer step rank {rank} has other weights than rank {self.rank}")
+
+    def orders(self, pipe: BinaryIO) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """What the leader says that it does, until it ends."""
+        while pipe.read(1) == _ORDER:
+            told: list[Any] = [None]
+            distributed.broadcast_object_list(told)
+            yield told[0]
+
+    def _sum(self, values: Tensor) -> None:
+        """Replaces `values` by the sum of all ranks', and returns when that is done."""
+        work = distributed.all_reduce(values, async_op=True)
+        if self._device.type == "cuda":  # NCCL would wait where nothing can be asked meanwhile
+            deadline = time.monotonic() + SILENCE_SECONDS
+            while not work.is_completed():
+                self._check_others()
+                if time.monotonic() > deadline:
+                    raise RankError(f"the gradients of all ranks have not come together within {SILENCE_SECONDS:.0f} s")
+                time.sleep(0.001)
+        work.wait()
+
+    def _check_others(self) -> None:
+        """Raises RankError where another rank is known to have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +141,6 @@ class Setup:
     model: Model  # the spec's, or that of the checkpoint
     saved: Path | None  # the checkpoint
 
-    @property
-    def seconds(self) -> float:
-        """How long a rank may keep the others waiting."""
-        return self.spec.resources.engine_timeout
-
 
 class Leader(RankGroup):
     """Rank 0, which starts the others."""
@@ -119,18 +148,25 @@ class Leader(RankGroup):
     def __init__(self, setup: Setup, device: torch.device, module: str = "trainer.rank_process") -> None:
         """Raises RankError where one does not come."""
         count = setup.spec.resources.learners
-        store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-        self._processes = [_start(module, rank, count, store.port) for rank in range(1, count)]
+        os.environ |= LOOPBACK
+        listening = socket.create_server((HOST, 0))  # the store's own socket would listen to other machines too
+        port = listening.getsockname()[1]
+        store = TCPStore(HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+        self._processes: list[subprocess.Popen[bytes]] = []
         try:
-            self._send(setup)
+            for rank in range(1, count):
+                self._processes.append(_start(module, rank, count, port))
+            self._write(pickle.dumps(setup))
             self._wait_for(store)
-            super().__init__(0, count, store, device, setup.seconds)
+            super().__init__(0, count, store, device)
         except BaseException:
             self._kill()
             raise
 
     def order(self, method: str, *arguments: Any) -> None:
-        self._send((method, arguments))
+        self._write(_ORDER)
+        with self._blamed():
+            distributed.broadcast_object_list([(method, arguments)])
 
     def all_of(self, mine: T) -> list[T]:
         with self._blamed():
@@ -146,11 +182,10 @@ class Leader(RankGroup):
 
     def close(self) -> None:
         self._kill()
-        with suppress(RuntimeError):
+        if self._device.type == "cpu":  # NCCL's could wait for the ranks that are gone; it ends with the process
             distributed.destroy_process_group()
 
-    def _send(self, order: object) -> None:
-        text = pickle.dumps(order)
+    def _write(self, text: bytes) -> None:
         for process in self._processes:
             assert process.stdin is not None
             try:
@@ -162,8 +197,7 @@ class Leader(RankGroup):
     def _wait_for(self, store: Store) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not store.check([ready(rank) for rank in range(1, len(self._processes) + 1)]):
-            if (ended := self._ended()) is not None:
-                raise RankError(ended)
+            self._check_others()
             if time.monotonic() > deadline:
                 raise RankError(f"the ranks have not loaded the model within {START_SECONDS:.0f} s")
             time.sleep(_LOOK_SECONDS)
@@ -173,11 +207,15 @@ class Leader(RankGroup):
         """What a collective fails with when another rank ends says nothing of that."""
         try:
             yield
+        except (RankError, torch.OutOfMemoryError):
+            raise
         except RuntimeError as error:
-            if isinstance(error, RankError):
-                raise
             time.sleep(_LOOK_SECONDS)  # its connection may be seen to end before the process is
             raise RankError(self._ended() or f"the ranks do not answer: {error}") from error
+
+    def _check_others(self) -> None:
+        if (ended := self._ended()) is not None:
+            raise RankError(ended)
 
     def _ended(self) -> str | None:
         for rank, process in enumerate(self._processes, start=1):

@@ -25,7 +25,7 @@ VALIDATION_STEP = 0  # part of the seed of validation samples: each validation d
 def train(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> int:
     """Trains to the last step, going on from the folder's newest checkpoint; returns the step.
 
-    Raises SpecError (the user's fault), Stopped (told to, and saved), WeightSyncError, EngineError, NotFiniteError.
+    Raises SpecError (the user's fault), Stopped (told to, and saved), WeightSyncError, EngineError, RankError, NotFiniteError.
     """
     with opened(spec, folder, stop) as run:
         loop(run)

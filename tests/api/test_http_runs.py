@@ -178,6 +178,13 @@ def test_a_plan_tells_what_a_job_would_be_and_makes_none(client: httpx.Client, r
     }
     assert made["fit"]["bytes_total"] == sum(made["fit"]["bytes"].values())
     assert (made["fit"]["device"], made["fit"]["fits"]) == ("cpu", True)
+    two = {**spec, "resources": {**spec["resources"], "learners": 2}, "kl": {"type": "reward", "coefficient": 0.1}}
+    shared = client.post("/v1/jobs/plan", json=two).raise_for_status().json()["fit"]["bytes"]
+    assert shared == {
+        **{name: 2 * size for name, size in made["fit"]["bytes"].items()},
+        "reference_model": weights,
+        "engine": made["fit"]["bytes"]["engine"],
+    }
     assert rows("SELECT count(*) FROM jobs") == [(0,)]
     claim = running(resources=spec["resources"])
     with transaction() as session:
@@ -186,6 +193,7 @@ def test_a_plan_tells_what_a_job_would_be_and_makes_none(client: httpx.Client, r
     assert client.post("/v1/jobs/plan", json={**spec, "steps": 50}).json()["eta_seconds"] == 4.0 * 50
     limited = {**spec, "max_drift": 0.02}  # its steps may cost less
     assert client.post("/v1/jobs/plan", json=limited).json()["eta_seconds"] is None
+    assert client.post("/v1/jobs/plan", json=two).json()["eta_seconds"] is None
     other = {**spec, "rollout": {**spec["rollout"], "group_size": 4}}
     assert client.post("/v1/jobs/plan", json=other).json()["eta_seconds"] is None
     (model / "model.safetensors").write_bytes(b"no tensors")

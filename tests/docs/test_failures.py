@@ -10,7 +10,7 @@ TEXT = (ROOT / "docs" / "failures.md").read_text(encoding="utf-8")
 
 def test_every_promise_has_a_test_that_is_there() -> None:
     lines = re.findall(r"^\| (\d+) \|.*$", TEXT, re.MULTILINE)
-    assert [int(number) for number in lines] == list(range(1, 22))
+    assert [int(number) for number in lines] == list(range(1, 23))
     for line in re.findall(r"^\| \d+ \|.*$", TEXT, re.MULTILINE):
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
         assert named, line

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def spec_of(tiny_spec: dict[str, Any], learners: int, **more: Any) -> JobSpec:
-    resources = {"learners": learners, "micro_batch_tokens": 60, "threads": 1, "engine_timeout": 60}
+    resources = {"learners": learners, "micro_batch_tokens": 60, "threads": 1}
     return JobSpec.parse(tiny_spec | {"resources": resources} | more)
 
 

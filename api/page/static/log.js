@@ -89,6 +89,9 @@ export class Log {
       if (start <= this.last.offset) {
         shown = shown.slice(0, -this.last.text.length - 1);
         this.end = this.last.offset;
+      } else if (start < this.end) {
+        shown = shown.slice(0, -1); // the stream begins within it: no newline has been written yet
+        this.end -= 1;
       }
       this.last = null;
     }

@@ -185,15 +185,16 @@ def test_curves_are_read_by_keyboard(tab: Tab, claim: Claim) -> None:
     last_step(page, "Entropy", 80)
 
 
-def test_a_log_line_that_was_half_written_is_shown_whole(tab: Tab, claim: Claim) -> None:
-    a_run.append_log(claim, "step 81 do")
+@pytest.mark.parametrize("half", ["step 81 do", pytest.param("81" * 40_000, id="longer than one look")])
+def test_a_log_line_that_was_half_written_is_shown_whole(tab: Tab, claim: Claim, half: str) -> None:
+    a_run.append_log(claim, half)
     page = tab.open(f"/jobs/{claim.job_id}")
     expect(page.locator(".connection")).to_have_text("live")
     lines = seen(page, "log").locator("pre")
-    expect(lines).to_contain_text("step 81 do")
+    expect(lines).to_contain_text(half)
     a_run.append_log(claim, "ne\nstep 82 done\n")
     expect(lines).to_contain_text("step 82 done")
-    assert (lines.text_content() or "").endswith("step 80 done\nstep 81 done\nstep 82 done\n")
+    assert (lines.text_content() or "").endswith(f"step 80 done\n{half}ne\nstep 82 done\n")
 
 
 def test_curves_grow_as_steps_are_stored_and_after_a_reload(tab: Tab, claim: Claim) -> None:
