@@ -137,21 +137,9 @@ class Learner:
         """
         self._ranks.order("update", sequences, before, TokenRecord(), planned, max_drift)
         self._adamw.zero_grad(set_to_none=True)
-        counts, loss, drift, broken = StepCounts.of(sequences), 0.0, 0.0, None
+        loss, drift, broken = 0.0, 0.0, None
         try:
-            for piece, moves in self._pieces(sequences):
-                batch = collate([sequences[i] for i in piece], self._policy.device)
-                old, started = (
-                    None if rows is None else pad([rows[i] for i in piece], batch) for rows in (before.old, before.started)
-                )
-                with torch.set_grad_enabled(moves):
-                    part, now, old, terms = self._loss(batch, old, started, counts)
-                if moves:
-                    part.backward()  # type: ignore[no-untyped-call]
-                loss += float(part.detach())
-                record.add(piece, batch, now, old, terms)
-                if max_drift is not None and started is not None:
-                    drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum()) / counts.tokens
+            loss, drift = self._backward(sequences, before, record)
         except NotFiniteError as error:
             broken = str(error)
         losses, drifts, faults = zip(*self._ranks.all_of((loss, drift, broken)), strict=True)
@@ -219,21 +207,47 @@ class Learner:
     def _mine(self, pieces: list[list[int]]) -> list[list[int]]:
         return pieces[self._ranks.rank :: self._ranks.count]
 
-    def _loss(
-        self, batch: Batch, old_logprobs_BT: Tensor | None, start_logprobs_BT: Tensor | None, counts: StepCounts
-    ) -> tuple[Tensor, TokenDistribution, Tensor, TokenTerms]:
-        """A micro-batch's part of the loss, and what it was made of: log-probabilities, the old ones, the terms."""
-        now = self._policy.distribution(batch)
-        now_BT = now.logprobs_BT.detach()
-        old_BT = now_BT if old_logprobs_BT is None else old_logprobs_BT
-        start_BT = now_BT if start_logprobs_BT is None else start_logprobs_BT
-        if not all(logprobs.isfinite().all() for logprobs in (now_BT, old_BT, start_BT, batch.sampler_logprobs_BT)):
-            at = f"optimizer step {self.updates + 1}"
-            raise NotFiniteError(f"log-probabilities are not finite at {at}; the step was not taken")
-        terms = token_terms(self._objective, batch, now, old_BT, start_BT, self._ref_logprobs(batch))
-        constant, dtype = self._objective.sum_constant, terms.loss_BT.dtype
-        weights_BT = token_weights(batch.mask_BT, self._objective.loss, counts, sum_constant=constant, dtype=dtype)
-        return weighted_sum(terms.loss_BT, weights_BT), now, old_BT, terms
+    def _backward(self, sequences: Sequence[TrainSequence], before: Before, record: TokenRecord) -> tuple[float, float]:
+        """Adds this rank's part of the gradient; returns its parts of the loss and of the drift since the batch's beginning."""
+        counts, loss, drift = StepCounts.of(sequences), 0.0, 0.0
+        for piece, moves in self._pieces(sequences):
+            batch = collate([sequences[i] for i in piece], self._policy.device)
+            old, started = (
+                None if rows is None else pad([rows[i] for i in piece], batch) for rows in (before.old, before.started)
+            )
+            loss += self._backward_piece(piece, batch, old, started, counts, record, moves=moves)
+            if started is not None:
+                drift += float((record.logprobs[-1] - started[batch.mask_BT].cpu()).abs().sum()) / counts.tokens
+        return loss, drift
+
+    def _backward_piece(
+        self,
+        piece: list[int],
+        batch: Batch,
+        old_logprobs_BT: Tensor | None,
+        start_logprobs_BT: Tensor | None,
+        counts: StepCounts,
+        record: TokenRecord,
+        *,
+        moves: bool,
+    ) -> float:
+        """Of one micro-batch, whose activations go when this returns; without a gradient where it does not move the weights."""
+        with torch.set_grad_enabled(moves):
+            now = self._policy.distribution(batch)
+            now_BT = now.logprobs_BT.detach()
+            old_BT = now_BT if old_logprobs_BT is None else old_logprobs_BT
+            start_BT = now_BT if start_logprobs_BT is None else start_logprobs_BT
+            if not all(logprobs.isfinite().all() for logprobs in (now_BT, old_BT, start_BT, batch.sampler_logprobs_BT)):
+                at = f"optimizer step {self.updates + 1}"
+                raise NotFiniteError(f"log-probabilities are not finite at {at}; the step was not taken")
+            terms = token_terms(self._objective, batch, now, old_BT, start_BT, self._ref_logprobs(batch))
+            constant, dtype = self._objective.sum_constant, terms.loss_BT.dtype
+            weights_BT = token_weights(batch.mask_BT, self._objective.loss, counts, sum_constant=constant, dtype=dtype)
+            loss = weighted_sum(terms.loss_BT, weights_BT)
+        if moves:
+            loss.backward()  # type: ignore[no-untyped-call]
+        record.add(piece, batch, now, old_BT, terms)
+        return float(loss.detach())
 
     @torch.no_grad()
     def _ref_logprobs(self, batch: Batch) -> Tensor | None:
