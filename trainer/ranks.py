@@ -31,6 +31,7 @@ SILENCE_SECONDS = 3600.0  # that a rank may keep the others waiting; the slowest
 BUCKET = 2**24  # elements of gradient that are added up at once
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 _LOOK_SECONDS = 0.05
+_ENDING_SECONDS = 10.0  # that the kernel may take to end a process whose connections it has closed
 _ORDER = b"."  # on a rank's pipe: an order follows, as a broadcast
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
@@ -192,7 +193,7 @@ class Leader(RankGroup):
                 process.stdin.write(text)
                 process.stdin.flush()
             except BrokenPipeError as error:
-                raise RankError(self._ended() or "a rank does not listen") from error
+                raise RankError(self._why("a rank does not listen")) from error
 
     def _wait_for(self, store: Store) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -210,12 +211,18 @@ class Leader(RankGroup):
         except (RankError, torch.OutOfMemoryError):
             raise
         except RuntimeError as error:
-            time.sleep(_LOOK_SECONDS)  # its connection may be seen to end before the process is
-            raise RankError(self._ended() or f"the ranks do not answer: {error}") from error
+            raise RankError(self._why(f"the ranks do not answer: {error}")) from error
 
     def _check_others(self) -> None:
         if (ended := self._ended()) is not None:
             raise RankError(ended)
+
+    def _why(self, otherwise: str) -> str:
+        """Which rank has ended. A connection is seen to end a moment before its process is."""
+        deadline = time.monotonic() + _ENDING_SECONDS
+        while (ended := self._ended()) is None and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        return ended or otherwise
 
     def _ended(self) -> str | None:
         for rank, process in enumerate(self._processes, start=1):
