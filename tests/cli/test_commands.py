@@ -21,6 +21,8 @@ from cli.errors import CliError
 from cli.stack import free_port
 from tests.cli.command import mhpo
 
+pytestmark = pytest.mark.slow  # many short processes
+
 
 def written(folder: Path, spec: Any) -> str:
     path = folder / "job.json"

@@ -15,6 +15,8 @@ from api.settings import Settings
 from cli.credentials import keep, key_file, key_for
 from tests.cli.command import Up, mhpo, up
 
+pytestmark = pytest.mark.slow  # many short processes
+
 
 def asked(url: str, key: str | None, path: str = "/v1/jobs") -> int:
     headers = {"authorization": f"Bearer {key}"} if key else {}

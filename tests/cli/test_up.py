@@ -13,6 +13,8 @@ import pytest
 from tests.cli.command import Up, living, mhpo, up
 from tests.conftest import wait_until
 
+pytestmark = pytest.mark.slow  # many short processes
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:

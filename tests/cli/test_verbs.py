@@ -17,6 +17,8 @@ from tests.api.conftest import claimed
 from tests.cli.command import SECONDS, mhpo
 from tests.cli.test_watch import piped
 
+pytestmark = pytest.mark.slow  # many short processes
+
 
 @pytest.fixture
 def run(url: str, spec: dict[str, Any], tmp_path: Path) -> Claim:
