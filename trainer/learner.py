@@ -126,6 +126,7 @@ class Learner:
         sequences: Sequence[TrainSequence],
         before: Before,
         record: TokenRecord,
+        *,
         planned: int | None = None,
         max_drift: float | None = None,
     ) -> Update:
@@ -135,7 +136,7 @@ class Learner:
         all were taken. Raises DriftedError where the mean |log ratio| since `before.started` is above `max_drift`, and
         NotFiniteError, both before the weights are touched.
         """
-        self._ranks.order("update", sequences, before, TokenRecord(), planned, max_drift)
+        self._ranks.order("update", sequences, before, TokenRecord(), planned=planned, max_drift=max_drift)
         self._adamw.zero_grad(set_to_none=True)
         loss, drift, broken = 0.0, 0.0, None
         try:

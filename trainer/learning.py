@@ -49,7 +49,7 @@ def learn(run: Run, step: int, groups: Sequence[RolloutGroup], version: int) -> 
         planned = (step - 1) * run.spec.updates_per_batch + number - 1
         limit = run.spec.max_drift if learnt.updates else None  # a batch's first update is always taken
         try:
-            update = run.learner.update(sequences, before, seen, planned, limit)
+            update = run.learner.update(sequences, before, seen, planned=planned, max_drift=limit)
         except DriftedError:
             unused = sum(len(part) for part in parts[number - 1 :])  # of the first pass
             return replace(learnt, left_out=len(passes) - number + 1, unused=unused)

@@ -20,8 +20,6 @@ from trainer.rollout.open import choose_device, open_sampler
 from trainer.rollout.probe import PROBE_TOKENS, WeightProbe
 from trainer.rollout.queue import RolloutQueue
 from trainer.rollout.sampling_weights import SamplingWeights
-from trainer.rollout.shared_sampler import SharedSampler
-from trainer.rollout.transformers_sampler import TransformersSampler
 from trainer.run import Run, encode
 from trainer.run_folder import RunFolder
 from trainer.stopping import StopSignal
@@ -62,10 +60,9 @@ def opened(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> Iterator[Run]:
                 concurrency=spec.rollout.prompts_per_step * spec.rollout.group_size,
                 device=device,
                 resources=spec.resources,
+                ranks=ranks,
             )
         stack.callback(sampler.close)
-        if isinstance(sampler, TransformersSampler) and shares_rollouts(spec, device):
-            sampler = SharedSampler(sampler, ranks)
         yield Run(
             spec,
             folder,
@@ -119,11 +116,6 @@ def check_learners(resources: Resources, device: torch.device) -> None:
     found = min(resources.gpus, torch.cuda.device_count())
     if device.type == "cuda" and resources.learners > found:
         raise SpecError("resources.learners", f"{resources.learners} learners want a GPU each, and the run has {found}")
-
-
-def shares_rollouts(spec: JobSpec, device: torch.device) -> bool:
-    """Whether every learner samples too."""
-    return spec.resources.learners > 1 and spec.rollout.engine == "transformers" and device.type == "cpu"
 
 
 def rank_device(resources: Resources, rank: int) -> torch.device:

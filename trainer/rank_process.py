@@ -15,17 +15,18 @@ def main() -> None:
     pipe = sys.stdin.buffer
     setup = pickle.load(pipe)  # from our own parent
 
+    # Seconds of imports: with the signals ignored.
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     from trainer import checkpoint
     from trainer.learner import DriftedError, NotFiniteError
     from trainer.objective import Objective
-    from trainer.opening import load_policy, new_learner, rank_device, share_threads, shares_rollouts
+    from trainer.opening import load_policy, new_learner, rank_device, share_threads
     from trainer.policy import load_model, load_reference
     from trainer.ranks import HOST, RankGroup, ready
+    from trainer.rollout.open import shares_rollouts
     from trainer.rollout.shared_sampler import SharedSampler
-    from trainer.rollout.transformers_sampler import TransformersSampler
 
     spec, device = setup.spec, rank_device(setup.spec.resources, rank)
     share_threads(spec.resources, device)
@@ -34,14 +35,14 @@ def main() -> None:
         torch.cuda.set_device(device)
     policy = load_policy(spec, setup.model, device)
     reference = load_reference(spec, device) if Objective.of(spec).needs_reference else None
-    model = load_model(setup.model, device) if shares_rollouts(spec, device) else None
+    model = load_model(setup.model, device) if shares_rollouts(spec.rollout.engine, spec.resources, device) else None
     store = TCPStore(HOST, port)
     store.set(ready(rank), "")
     group = RankGroup(rank, count, store, device)
     learner = new_learner(spec, policy, reference, group)
     does: dict[str, Callable[..., object]] = {"update": learner.update, "logprobs": learner.logprobs}
     if model is not None:
-        sampler = SharedSampler(TransformersSampler(model, policy.tokenizer), group)
+        sampler = SharedSampler(model, policy.tokenizer, group)
         does |= {
             "generate": sampler.generate,
             "token_logprobs": sampler.token_logprobs,
@@ -49,9 +50,9 @@ def main() -> None:
         }
     if setup.saved is not None:
         checkpoint.restore(setup.saved, policy, learner)
-    for method, arguments in group.orders(pipe):
+    for method, arguments, named in group.orders(pipe):
         with suppress(NotFiniteError, DriftedError):  # raised in all ranks alike; the leader says what follows
-            does[method](*arguments)
+            does[method](*arguments, **named)
 
 
 if __name__ == "__main__":

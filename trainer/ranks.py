@@ -46,7 +46,7 @@ class Ranks:
     rank = 0
     count = 1
 
-    def order(self, method: str, *arguments: Any) -> None:
+    def order(self, method: str, *arguments: Any, **named: Any) -> None:
         """The leader's word to the others that it is about to do this; each does the same (trainer/rank_process.py)."""
 
     def all_of(self, mine: T) -> list[T]:
@@ -111,7 +111,7 @@ class RankGroup(Ranks):
             if others != sums:
                 raise RankError(f"after the optimizer step rank {rank} has other weights than rank {self.rank}")
 
-    def orders(self, pipe: BinaryIO) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    def orders(self, pipe: BinaryIO) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         """What the leader says that it does, until it ends."""
         while pipe.read(1) == _ORDER:
             told: list[Any] = [None]
@@ -164,10 +164,10 @@ class Leader(RankGroup):
             self._kill()
             raise
 
-    def order(self, method: str, *arguments: Any) -> None:
+    def order(self, method: str, *arguments: Any, **named: Any) -> None:
         self._write(_ORDER)
         with self._blamed():
-            distributed.broadcast_object_list([(method, arguments)])
+            distributed.broadcast_object_list([(method, arguments, named)])
 
     def all_of(self, mine: T) -> list[T]:
         with self._blamed():

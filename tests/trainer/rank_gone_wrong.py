@@ -1,4 +1,4 @@
-"""A rank of the learner, started as trainer/rank_process.py is; the lowest bit of one of its weights is turned over once."""
+"""A rank of the learner, started as trainer/rank_process.py is; each step turns over the lowest bit of one of its weights."""
 
 from collections.abc import Sequence
 

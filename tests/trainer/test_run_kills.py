@@ -69,13 +69,13 @@ def kill_in(process: ForkServerProcess, folder: Path, phase: str, step: int, del
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("staleness", [0, 2])
+@pytest.mark.parametrize(("staleness", "learners"), [(0, 1), (2, 1), (2, 2)])
 def test_sigkill_in_each_phase_changes_nothing(
-    tiny_model: Path, sums_file: Path, tmp_path: Path, server: ForkServerContext, staleness: int
+    tiny_model: Path, sums_file: Path, tmp_path: Path, server: ForkServerContext, staleness: int, learners: int
 ) -> None:
     """One run, killed in each phase in turn, each time further on."""
     rng = random.Random(SEED + staleness)
-    spec = spec_of(tiny_model, sums_file, staleness)
+    spec = spec_of(tiny_model, sums_file, staleness) | {"resources": {"learners": learners}}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert ended(fork(server, spec, whole)) == Exit.DONE, (whole / "trainer.log").read_text()
     order = rng.sample(PHASES, k=len(PHASES))

@@ -7,7 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.config import Model, Resources
 from trainer.policy import load_model
+from trainer.ranks import Ranks
 from trainer.rollout.sampler import Sampler
+from trainer.rollout.shared_sampler import SharedSampler
 from trainer.rollout.transformers_sampler import TransformersSampler
 from trainer.rollout.vllm_sampler import VllmSampler
 from trainer.strict import SpecError
@@ -23,17 +25,21 @@ def open_sampler(
     device: torch.device,
     resources: Resources,
     images: int = 0,
+    ranks: Ranks | None = None,
 ) -> Sampler:
     """A running sampler with the model's own weights.
 
     `max_model_len`: tokens of the longest prompt and completion together; `concurrency`: completions in flight at most;
-    `images`: in one prompt, at most. Raises EngineError where vLLM is not installed or does not start, and SpecError for
-    images that are to be seen by `transformers`.
+    `images`: in one prompt, at most; `ranks`: processes that may share the work. Raises EngineError where vLLM is not
+    installed or does not start, and SpecError for images that are to be seen by `transformers`.
     """
     if engine == "transformers":
         if images:
             raise SpecError("engine", "rows with images need engine = 'vllm'; 'transformers' samples from text alone")
-        return TransformersSampler(load_model(model, device), tokenizer)
+        own = load_model(model, device)
+        if ranks is not None and shares_rollouts(engine, resources, device):
+            return SharedSampler(own, tokenizer, ranks)
+        return TransformersSampler(own, tokenizer)
     return VllmSampler(
         model,
         tokenizer,
@@ -43,6 +49,11 @@ def open_sampler(
         resources=resources,
         images=images,
     )
+
+
+def shares_rollouts(engine: str, resources: Resources, device: torch.device) -> bool:
+    """Whether every learner samples too."""
+    return resources.learners > 1 and engine == "transformers" and device.type == "cpu"
 
 
 def choose_device(resources: Resources) -> torch.device:

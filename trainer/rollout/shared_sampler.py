@@ -1,57 +1,43 @@
 """Rollouts by all ranks of the learner on a CPU: each has a transformers sampler of its own and takes a part of the prompts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.ranks import Ranks
-from trainer.rollout.sampler import Finished, SampleRequest, SamplingSettings, WeightSyncError
+from trainer.rollout.sampler import SampleRequest, SamplingSettings, WeightSyncError
 from trainer.rollout.transformers_sampler import TransformersSampler
 from trainer.types import Completion
 
 
-class SharedSampler:
-    """The same in each rank: the leader's tells the others what it is asked, theirs give the leader what they have made."""
+class SharedSampler(TransformersSampler):
+    """The same in each rank: the leader's tells the others what it is asked, theirs give the leader what they have made.
 
-    def __init__(self, own: TransformersSampler, ranks: Ranks) -> None:
-        self._own = own
+    `stream` is the leader's alone.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ranks: Ranks) -> None:
+        super().__init__(model, tokenizer)
         self._ranks = ranks
-        self._started: list[tuple[Completion, ...]] | None = None
-
-    def start(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> None:
-        """Generates before it returns."""
-        assert self._started is None
-        self._started = self.generate(requests, settings)
-
-    def finish(self) -> list[tuple[Completion, ...]]:
-        assert self._started is not None
-        completions, self._started = self._started, None
-        return completions
 
     def generate(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[tuple[Completion, ...]]:
         """In the leader all completions; in another rank none."""
         self._ranks.order("generate", requests, settings)
         rank, count = self._ranks.rank, self._ranks.count
-        parts = self._ranks.to_leader(self._own.generate(requests[rank::count], settings))
+        parts = self._ranks.to_leader(super().generate(requests[rank::count], settings))
         return [parts[place % count][place // count] for place in range(len(requests))] if parts else []
-
-    def stream(self, requests: Sequence[tuple[SampleRequest, SamplingSettings]]) -> Iterator[list[Finished]]:
-        """By the leader alone."""
-        return self._own.stream(requests)
 
     def push_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """The others take those of their own policies, which are the leader's (`Ranks.check_same`)."""
         self._ranks.order("push_weights", version)
-        self._own.push_weights(weights, version)
+        super().push_weights(weights, version)
 
     def token_logprobs(self, sequences: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """The leader's; raises WeightSyncError where another rank's differ in a bit."""
         self._ranks.order("token_logprobs", sequences)
-        rows = self._own.token_logprobs(sequences)
+        rows = super().token_logprobs(sequences)
         for rank, others in enumerate(self._ranks.to_leader(rows)):
             if others != rows:
                 raise WeightSyncError(f"after the weight push rank {rank} samples with other weights than rank 0")
         return rows
-
-    def close(self) -> None:
-        """The ranks end with the learner."""
