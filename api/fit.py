@@ -31,8 +31,8 @@ def fit(spec: JobSpec) -> Json:
     """Memory by part, bytes, beside the device's; `fits` is None where one of the two is not known.
 
     Weights, gradients and AdamW's two moments are exact, on a CPU those of all learners. Activations are estimated from the
-    model's shape for one micro-batch. The engine has its own copy of the weights and its cache: on a GPU the share that the
-    spec gives it.
+    model's shape for one micro-batch. The engine has its own copy of the weights: vLLM's with its cache, on a GPU the
+    share that the spec gives it; transformers' with a cache that is not counted.
     Raises SpecError for a model whose files do not read as such.
     """
     device = find_device(spec)
@@ -57,11 +57,14 @@ def fit(spec: JobSpec) -> Json:
 def _parts(spec: JobSpec, parameters: int, device: Device) -> dict[str, Any]:
     width = _BYTES[spec.model.dtype]
     weights = parameters * width
-    if device.kind == "cuda":
+    here = 1 if device.kind == "cuda" else spec.resources.learners  # learners in one memory
+    engine: int | None
+    if spec.rollout.engine == "transformers":
+        engine = here * weights
+    elif device.kind == "cuda":
         engine = None if device.memory is None else int(spec.resources.engine_memory_fraction * device.memory)
     else:
         engine = weights + (spec.resources.kv_cache_mb << 20)
-    here = 1 if device.kind == "cuda" else spec.resources.learners  # learners in one memory
     references = {NoKl: 0, KlInReward: 1}.get(type(spec.kl), here)
     return {
         "weights": here * weights,
@@ -69,7 +72,7 @@ def _parts(spec: JobSpec, parameters: int, device: Device) -> dict[str, Any]:
         "optimizer": 2 * here * weights,
         "reference_model": references * weights,
         "activations": here * _activations(spec, width),
-        "engine": 0 if spec.rollout.engine == "transformers" else engine,
+        "engine": engine,
     }
 
 

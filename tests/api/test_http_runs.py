@@ -185,6 +185,9 @@ def test_a_plan_tells_what_a_job_would_be_and_makes_none(client: httpx.Client, r
         "reference_model": weights,
         "engine": made["fit"]["bytes"]["engine"],
     }
+    two["rollout"] = {**spec.get("rollout", {}), "engine": "transformers"}
+    shared = client.post("/v1/jobs/plan", json=two).raise_for_status().json()["fit"]["bytes"]
+    assert shared["engine"] == 2 * weights, "each learner samples"
     assert rows("SELECT count(*) FROM jobs") == [(0,)]
     claim = running(resources=spec["resources"])
     with transaction() as session:
