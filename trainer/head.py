@@ -55,10 +55,9 @@ class _HeadLogprobs(torch.autograd.Function):
         for i, rows in enumerate(chunks(len(hidden_ND), len(weight_VD))):
             all_logprobs = kept[i] if kept else all_logprobs_of(hidden_ND[rows], weight_VD, ctx.temperature)
             p = all_logprobs.exp()
-            grad_logits = torch.zeros_like(p)
+            grad_logits = torch.zeros_like(p) if grad_logprobs_N is None else p * -grad_logprobs_N[rows, None]
             if grad_logprobs_N is not None:
-                grad = grad_logprobs_N[rows, None]
-                grad_logits.addcmul_(p, grad, value=-1).scatter_add_(-1, token_ids_N[rows, None], grad)
+                grad_logits.scatter_add_(-1, token_ids_N[rows, None], grad_logprobs_N[rows, None])
             if grad_entropy_N is not None:
                 grad_logits -= grad_entropy_N[rows, None] * p * (all_logprobs + entropy_N[rows, None])
             grad_logits = grad_logits.div_(ctx.temperature).to(weight_VD.dtype)

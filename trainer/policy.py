@@ -11,6 +11,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from trainer.attention import PACKED
 from trainer.batch import Batch, TrainSequence, collate
 from trainer.config import JobSpec, Model
+from trainer.cpu.body import LONGEST, Body
+from trainer.cpu.layer import fits
 from trainer.head import head_logprobs
 from trainer.objective_config import NoKl
 from trainer.remote_code import is_trusted
@@ -37,6 +39,7 @@ class Policy:
         self.temperature = temperature
         self._body: nn.Module = model.base_model
         self._head: nn.Linear = model.get_output_embeddings()
+        self._rows = Body(model) if fits(model) else None  # the same layers, faster
         model.set_attn_implementation(PACKED)
         check_packing(self)
 
@@ -53,6 +56,7 @@ class Policy:
 
     def checkpoint_activations(self) -> None:
         """From now on each layer's activations are made again in the backward pass: less memory, a third more arithmetic."""
+        self._rows = None
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for layer in self.model.modules():
             if isinstance(layer, GradientCheckpointingLayer):
@@ -60,13 +64,10 @@ class Policy:
 
     def distribution(self, batch: Batch) -> TokenDistribution:
         """Log-probabilities and entropies of the batch's completion tokens; only those positions meet the head."""
-        hidden_ND = self._body(
-            input_ids=batch.token_ids_N[None],
-            position_ids=batch.positions_N[None],
-            sequence_lengths=batch.lengths,
-            use_cache=False,
-        ).last_hidden_state[0]
-        logprobs_M, entropy_M = head_logprobs(hidden_ND[batch.trained_M], self._head.weight, batch.targets_M, self.temperature)
+        hidden_ND = self._hidden(batch)
+        logprobs_M, entropy_M = head_logprobs(
+            hidden_ND.index_select(0, batch.trained_M), self._head.weight, batch.targets_M, self.temperature
+        )
         blank = torch.zeros(batch.mask_BT.shape, dtype=logprobs_M.dtype, device=hidden_ND.device)
         return TokenDistribution(
             logprobs_BT=blank.masked_scatter(batch.mask_BT, logprobs_M),
@@ -77,9 +78,26 @@ class Policy:
     def token_logprobs(self, sequences: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """Log-probabilities at temperature 1 of tokens 1.. of sequences of one length: our side of the weight proof."""
         ids = torch.tensor(sequences, device=self.device)
-        logits = self._head(self._body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]).float()
+        if self._rows is not None and ids.shape[1] <= LONGEST:
+            positions = torch.arange(ids.shape[1]).repeat(len(ids))
+            hidden = self._rows(ids.flatten(), positions, [ids.shape[1]] * len(ids)).view(*ids.shape, -1)
+        else:
+            hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state
+        logits = self._head(hidden[:, :-1]).float()
         chosen: list[list[float]] = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1).tolist()
         return chosen
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Hidden states [N, D] behind the last norm."""
+        if self._rows is not None and max(batch.lengths) <= LONGEST:
+            return self._rows(batch.token_ids_N, batch.positions_N, batch.lengths)
+        hidden_ND: Tensor = self._body(
+            input_ids=batch.token_ids_N[None],
+            position_ids=batch.positions_N[None],
+            sequence_lengths=batch.lengths,
+            use_cache=False,
+        ).last_hidden_state[0]
+        return hidden_ND
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """All weights by their Hugging Face names, a shared tensor once."""

@@ -5,70 +5,24 @@ import math
 import numpy
 import pytest
 import torch
-from torch import nn
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
-from tests.trainer.norms import plain_norms
+from tests.trainer.kinds import models
 from trainer.rollout.decoding import DECODING, Decoder, ReservedLayer
-from trainer.rollout.fused import FusedModel
 from trainer.rollout.sampler import SampleRequest, SamplingSettings
 from trainer.rollout.transformers_sampler import SeededSampling, in_parts
 
-SHAPE = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}
 PROMPTS = [(3, 4, 5, 6, 7), (8,), (9, 10, 11)]
 PAD = 0
 
 
-def models() -> dict[str, PreTrainedModel]:
-    """Heads that share keys, heads that do not, biases here and there, norms of queries, and a sliding window."""
-    torch.manual_seed(0)
-    kinds: dict[str, PreTrainedModel] = {
-        "qwen3": Qwen3ForCausalLM(Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=16)),
-        "qwen2": Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=1)),
-        "llama": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=4)),
-        "sliding": MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=4)),
-        "biased": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=2, attention_bias=True, mlp_bias=True)),
-    }
-    for model in kinds.values():
-        plain_norms(model)
-        for weight in model.parameters():  # norms and biases too, which begin as ones and zeros
-            nn.init.normal_(weight, mean=1.0 if weight.dim() == 1 else 0.0, std=0.3)
-    return kinds
-
-
-FUSED = ("qwen3", "qwen2", "llama")
-
-
-@pytest.mark.parametrize(
-    ("name", "fused"), [*((name, fused) for name in FUSED for fused in (True, False)), ("sliding", False), ("biased", False)]
-)
+@pytest.mark.parametrize("name", ["qwen3", "qwen2", "llama", "sliding", "biased"])
 @torch.no_grad()
-def test_logits_are_those_of_a_plain_forward_pass(name: str, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the fused layers and by the library's own, in double precision, norms included."""
+def test_logits_are_those_of_a_plain_forward_pass(name: str) -> None:
+    """In double precision, norms included."""
     model = models()[name].double().eval()
     rows = [[*PROMPTS[i]] for i in (0, 0, 1, 2, 2)]
     plain = [model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
     model.set_attn_implementation(DECODING)
-    assert FusedModel.fits(model) == (name in FUSED)
-    if not fused:
-        monkeypatch.setattr(FusedModel, "fits", lambda _: False)
     decoder = Decoder(model, PAD, longest=5 + 8)
     logits = decoder.read(PROMPTS, copies=[2, 1, 2])
     for step in range(8):

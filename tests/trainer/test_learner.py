@@ -25,8 +25,11 @@ from trainer.policy import Policy
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def policy(tiny_model: Path) -> Policy:
+@pytest.fixture(params=["kernels", "library"])
+def policy(tiny_model: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Policy:
+    """By our own layers, and by the library's, which is how larger models and GPUs compute."""
+    if request.param == "library":
+        monkeypatch.setattr("trainer.policy.fits", lambda _: False)
     return Policy.load(Model(path=str(tiny_model)), CPU, temperature=0.7)
 
 
@@ -155,10 +158,10 @@ def forward_tokens(policy: Policy) -> Iterator[Counter[bool]]:
     """Tokens that went through the model, by whether a gradient could come from them."""
     seen: Counter[bool] = Counter()
 
-    def count(_module: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
-        seen[torch.is_grad_enabled()] += inputs["input_ids"].numel()
+    def count(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen[torch.is_grad_enabled()] += inputs[0].numel()
 
-    hook = policy.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
+    hook = policy.model.get_input_embeddings().register_forward_pre_hook(count)
     try:
         yield seen
     finally:

@@ -14,8 +14,6 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from trainer.rollout.fused import FusedModel, attend_by_products
-
 DECODING = "mhpo_decoding"
 
 
@@ -33,7 +31,6 @@ class Decoder:
         self._plain = all(type(layer) is DynamicLayer for layer in self._cache.layers)
         if self._plain:
             self._cache = Cache(layers=[ReservedLayer(longest) for _ in self._cache.layers])
-        self._fused = FusedModel(model, longest) if self._plain and FusedModel.fits(model) else None
         self._mask_BL = torch.empty(0, 0)  # -inf at padding, else 0; of all tokens that there may be
         self._positions_B = torch.empty(0, dtype=torch.long)
 
@@ -58,8 +55,6 @@ class Decoder:
         self._length += 1
         self._positions_B = self._positions_B + 1
         mask_BL = self._mask_BL[:, : self._length]
-        if self._fused is not None:
-            return self._fused.step(tokens_B, self._positions_B, mask_BL, self._cache.layers)
         return self._forward(tokens_B[:, None], self._positions_B[:, None], mask_BL[:, None, None])
 
     def keep(self, rows: Tensor) -> None:
@@ -145,7 +140,7 @@ def decoding_attention(
         if query.device.type == "cpu" and attention_mask is not None and attention_mask.is_floating_point():
             mask = attention_mask[:, 0].repeat_interleave(key.shape[1], dim=0)
             scale = size**-0.5 if scaling is None else scaling
-            output = attend_by_products(grouped.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), mask, scale)
+            output = _attend_by_products(grouped.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), mask, scale)
         else:
             output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
         return output.reshape(rows, 1, heads, size), None
@@ -153,6 +148,16 @@ def decoding_attention(
         query, key, value, attn_mask=attention_mask, is_causal=attention_mask is None, scale=scaling, enable_gqa=shared > 1
     )
     return output.transpose(1, 2), None
+
+
+def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """[B K, G, D] of query [B K, G, D], key and value [B K, L, D], mask [B K, 1, L]: what scaled_dot_product_attention gives.
+
+    Its kernel for CPUs takes longer where a row has but one or a few queries.
+    """
+    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scale)
+    weights = scores.softmax(-1, dtype=torch.promote_types(value.dtype, torch.float32)).to(value.dtype)
+    return torch.bmm(weights, value)
 
 
 AttentionInterface.register(DECODING, decoding_attention)

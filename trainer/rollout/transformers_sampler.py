@@ -1,13 +1,18 @@
 """Rollouts by a transformers model of its own in this process: for machines without vLLM, and quick tests."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
+from math import ceil
 
 import numpy
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria
 
+from trainer.cpu.decoding import Drawn, Weights, continue_prompts
+from trainer.cpu.layer import fits
+from trainer.cpu.threads import in_threads
 from trainer.rollout.decoding import DECODING, Decoder
 from trainer.rollout.sampler import Finished, SampleRequest, SamplingSettings, WeightSyncError
 from trainer.types import Completion
@@ -22,6 +27,7 @@ class TransformersSampler:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         model.set_attn_implementation(DECODING)
         self._model = model
+        self._fits = fits(model)
         self._tokenizer = tokenizer
         self._end_tokens = end_token_ids(model, tokenizer)
         self._end_tokens_E = torch.tensor(self._end_tokens, device=model.device)
@@ -71,9 +77,37 @@ class TransformersSampler:
     def close(self) -> None:
         """Nothing runs outside this process."""
 
-    @torch.no_grad()
     def _generate_part(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Completion]:
-        """All rows of the requests at once; those that have ended leave when they are an eighth of the batch."""
+        """All completions of the requests at once; a small model's in as many threads as torch has, each its share of them."""
+        if self._fits and not settings.stop:  # the library alone looks for stop strings
+            with torch.no_grad():
+                weights = Weights(self._model)
+            rows = sum(len(request.seeds) for request in requests)
+            shares = in_parts(requests, ceil(rows / torch.get_num_threads()))
+            drawn = in_threads([partial(self._draw_small, share, settings, weights) for share in shares])
+        else:
+            drawn = in_threads([partial(self._draw, requests, settings)])
+        return [
+            self._completion(tokens[:count], logprobs[:count], settings)
+            for part in drawn
+            for tokens, logprobs, count in zip(
+                part.tokens_BT.tolist(), part.logprobs_BT.tolist(), part.counts_B.tolist(), strict=True
+            )
+        ]
+
+    def _draw_small(self, requests: Sequence[SampleRequest], settings: SamplingSettings, weights: Weights) -> Drawn:
+        return continue_prompts(
+            weights,
+            [request.prompt_token_ids for request in requests],
+            [len(request.seeds) for request in requests],
+            uniform_numbers([seed for request in requests for seed in request.seeds], settings.max_new_tokens),
+            self._end_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+
+    def _draw(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Drawn:
+        """Rows that have ended leave when they are an eighth of all."""
         chooser = SeededSampling([seed for request in requests for seed in request.seeds], settings, self._model.device)
         longest = max(len(request.prompt_token_ids) for request in requests) + settings.max_new_tokens
         decoder = Decoder(self._model, self._pad, longest)
@@ -95,8 +129,7 @@ class TransformersSampler:
                 rows, tokens, ended = rows[left], tokens[left], ended[left]
                 decoder.keep(left)
             logits = decoder.step(tokens)
-        drawn = zip(chooser.tokens_BT.tolist(), chooser.logprobs_BT.tolist(), lengths.tolist(), strict=True)
-        return [self._completion(tokens[:length], logprobs[:length], settings) for tokens, logprobs, length in drawn]
+        return Drawn(chooser.tokens_BT, chooser.logprobs_BT, lengths)
 
     def _stopped(self, tokens_BT: Tensor, stop: tuple[str, ...]) -> Tensor:
         """Which rows [B] have just completed a stop string."""
@@ -133,8 +166,7 @@ class SeededSampling:
     def __init__(self, seeds: Sequence[int], settings: SamplingSettings, device: torch.device) -> None:
         self._settings = settings
         shape = (len(seeds), settings.max_new_tokens)
-        uniform = [numpy.random.Generator(numpy.random.Philox(key=s)).random(settings.max_new_tokens) for s in seeds]
-        self._uniform_BT = torch.from_numpy(numpy.stack(uniform)).to(device)
+        self._uniform_BT = uniform_numbers(seeds, settings.max_new_tokens).to(device)
         self.tokens_BT = torch.zeros(shape, dtype=torch.long, device=device)
         self.logprobs_BT = torch.zeros(shape, dtype=torch.float32, device=device)
 
@@ -164,6 +196,11 @@ class SeededSampling:
         mass_BV = logprobs_BV.double().exp().cumsum(-1)
         # Bounded: logits that are NaN must give some token, so that the learner can name the step.
         return torch.searchsorted(mass_BV, uniform_B1 * mass_BV[:, -1:], right=True).clamp_(max=mass_BV.shape[-1] - 1)
+
+
+def uniform_numbers(seeds: Sequence[int], count: int) -> Tensor:
+    """[B, count], float64: each row of its own seed alone."""
+    return torch.from_numpy(numpy.stack([numpy.random.Generator(numpy.random.Philox(key=s)).random(count) for s in seeds]))
 
 
 def in_parts(requests: Sequence[SampleRequest], size: int) -> Iterator[list[SampleRequest]]:
