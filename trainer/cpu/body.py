@@ -23,7 +23,7 @@ from trainer.cpu.layer import Chunk, Kept, LayerWeights, Parameters, Shape, laye
 from trainer.cpu.threads import in_threads
 
 LONGEST = 1024  # tokens of a sequence: attention holds the square of it for each head
-ROWS = 2048  # tokens of a chunk, about
+ROWS = 768  # tokens of a chunk, about
 
 
 class Body:

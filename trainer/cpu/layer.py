@@ -260,7 +260,7 @@ def rotations(rotary: nn.Module, like: Tensor, positions: Tensor) -> tuple[Tenso
 
 def run(kernel: Callable[..., None], *arguments: object) -> None:
     """Calls a kernel with tensors as arrays that share their memory."""
-    kernel(*(argument.detach().numpy() if isinstance(argument, Tensor) else argument for argument in arguments))
+    kernel(*[argument.detach().numpy() if isinstance(argument, Tensor) else argument for argument in arguments])
 
 
 def _add_product(total: Tensor, grad: Tensor, inputs: Tensor) -> None:
