@@ -39,7 +39,7 @@ def first_run_spec(data_dir: Path, engine: str, steps: int, learners: int = 1) -
     return JobSpec.parse(document)
 
 
-def matmul_rate(rows: int = 6400, inner: int = 128, outer: int = 384, repeat: int = 40) -> float:
+def matmul_rate(rows: int = 6400, inner: int = 128, outer: int = 384, repeat: int = 400) -> float:
     """FLOP a second of float32 products of the model's MLP shape."""
     import torch
 

@@ -60,7 +60,9 @@ class _HeadLogprobs(torch.autograd.Function):
                 grad_logits.scatter_add_(-1, token_ids_N[rows, None], grad_logprobs_N[rows, None])
             if grad_entropy_N is not None:
                 grad_logits -= grad_entropy_N[rows, None] * p * (all_logprobs + entropy_N[rows, None])
-            grad_logits = grad_logits.div_(ctx.temperature).to(weight_VD.dtype)
+            if ctx.temperature != 1:
+                grad_logits.div_(ctx.temperature)
+            grad_logits = grad_logits.to(weight_VD.dtype)
             grad_hidden_ND[rows] = grad_logits @ weight_VD
             grad_weight_VD.addmm_(grad_logits.T, hidden_ND[rows])
         return grad_hidden_ND, grad_weight_VD, None, None
@@ -69,8 +71,8 @@ class _HeadLogprobs(torch.autograd.Function):
 def all_logprobs_of(hidden_ND: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
     """[N, V] log-probabilities at `temperature`."""
     logits = hidden_ND @ weight_VD.T
-    logits = (logits if logits.dtype == torch.float64 else logits.float()).div_(temperature)
-    return logits.sub_(logits.logsumexp(-1, keepdim=True))
+    precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return (logits if temperature == 1 else logits.to(precision).div_(temperature)).log_softmax(-1, dtype=precision)
 
 
 def chunks(rows: int, vocabulary: int) -> Iterator[slice]:

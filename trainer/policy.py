@@ -12,7 +12,7 @@ from trainer.attention import PACKED
 from trainer.batch import Batch, TrainSequence, collate
 from trainer.config import JobSpec, Model
 from trainer.cpu.body import LONGEST, Body
-from trainer.cpu.layer import fits
+from trainer.cpu.weights import fits
 from trainer.head import head_logprobs
 from trainer.objective_config import NoKl
 from trainer.remote_code import is_trusted

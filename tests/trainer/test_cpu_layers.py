@@ -16,9 +16,10 @@ from tests.trainer.kinds import SHAPE, models
 from trainer.config import Model
 from trainer.cpu import kernels
 from trainer.cpu.body import Body, chunked
-from trainer.cpu.decoding import Weights, continue_prompts
-from trainer.cpu.layer import fits
+from trainer.cpu.decoding import Model as SmallModel
+from trainer.cpu.decoding import continue_prompts
 from trainer.cpu.threads import in_threads
+from trainer.cpu.weights import fits
 from trainer.policy import Policy
 from trainer.rollout.sampler import SamplingSettings
 from trainer.rollout.transformers_sampler import SeededSampling, uniform_numbers
@@ -91,7 +92,7 @@ def test_what_is_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
     assert not fits(LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=2, rope_parameters=scaled)))
     assert not fits(LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=2, hidden_act="gelu")))
-    monkeypatch.setattr("trainer.cpu.layer.LARGEST", 1000)
+    monkeypatch.setattr("trainer.cpu.weights.LARGEST", 1000)
     assert not fits(kinds["qwen3"])
 
 
@@ -140,7 +141,7 @@ def test_tokens_are_drawn_from_the_models_own_distribution(name: str, sampling: 
     temperature, top_p = sampling
     model, ends, limit, seeds = models()[name].double().eval(), [7, 21], 9, list(range(sum(COPIES)))
     drawn = continue_prompts(
-        Weights(model), PROMPTS, COPIES, uniform_numbers(seeds, limit), ends, temperature=temperature, top_p=top_p
+        SmallModel(model), PROMPTS, COPIES, uniform_numbers(seeds, limit), ends, temperature=temperature, top_p=top_p
     )
     assert drawn.counts_B.tolist() != [limit] * len(seeds), "some row must end early for this to show something"
     rows = [prompt for prompt, count in zip(PROMPTS, COPIES, strict=True) for _ in range(count)]
@@ -161,7 +162,7 @@ def test_weights_that_are_nan_give_tokens_whose_logprobs_are_nan() -> None:
     """The learner then names the step; an index out of range would end the run without a word of why."""
     model: Qwen3ForCausalLM = models()["qwen3"].eval()
     model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
-    drawn = continue_prompts(Weights(model), PROMPTS, COPIES, uniform_numbers(range(6), 4), [50], temperature=1.0, top_p=1.0)
+    drawn = continue_prompts(SmallModel(model), PROMPTS, COPIES, uniform_numbers(range(6), 4), [50], temperature=1.0, top_p=1.0)
     assert ((drawn.tokens_BT >= 0) & (drawn.tokens_BT < 50)).all()
     assert drawn.logprobs_BT.isnan().all()
 

@@ -1,14 +1,15 @@
 """The layers of a small model on a CPU over packed sequences, forward and backward.
 
 The library's layers make some forty operations each, every one of them over all rows and every one a wait of all threads for
-each other. Here a chunk of sequences goes through all layers in one thread. Axes: N packed token of all sequences, and those
-of trainer/cpu/layer.py.
+each other. Here a chunk of sequences goes through all layers in one thread, in one kernel. Axes: N packed token of all
+sequences, R that of a chunk, and those of trainer/cpu/kernels.py.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate
 from math import ceil
 from typing import Any
 
@@ -19,71 +20,77 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from trainer.cpu import kernels
-from trainer.cpu.layer import Chunk, Kept, LayerWeights, Parameters, Shape, layer_backward, layer_forward, rotations, run
 from trainer.cpu.threads import in_threads
+from trainer.cpu.weights import Parameters, Shape, Weights, rotations, run
 
 LONGEST = 1024  # tokens of a sequence: attention holds the square of it for each head
 ROWS = 768  # tokens of a chunk, about
+ALONE = 256  # tokens that are not worth a second thread
 
 
 class Body:
-    """The layers and the last norm of a model that fits (trainer/cpu/layer.py)."""
+    """The layers and the last norm of a model that fits (trainer/cpu/weights.py)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         body: Any = model.base_model
         self._shape = Shape.of(model)
         self._embed: nn.Module = body.embed_tokens
         self._rotary: nn.Module = body.rotary_emb
-        self._layers = [Parameters(layer) for layer in body.layers]
-        self._last_norm: Tensor = body.norm.weight
+        self._parameters = Parameters(model)
 
     def __call__(self, token_ids_N: Tensor, positions_N: Tensor, lengths: Sequence[int]) -> Tensor:
         """Hidden states [N, D] behind the last norm."""
         x_ND: Tensor = self._embed(token_ids_N)
+        inputs = [x_ND, *self._parameters.all()]
+        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         cos_NS, sin_NS = rotations(self._rotary, x_ND, positions_N)
-        passes = Passes(self._shape, self._layers, self._last_norm, lengths, cos_NS, sin_NS)
-        inputs = [x_ND, *(tensor for layer in self._layers for tensor in layer.all()), self._last_norm]
-        if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)):
+        passes = Passes(self._shape, self._parameters.weights(), lengths, cos_NS, sin_NS)
+        if not keep:
             return passes.forward(x_ND, keep=False)
-        hidden: Tensor = _Body.apply(passes, *inputs)  # type: ignore[no-untyped-call]
+        hidden: Tensor = _Body.apply(passes, self._parameters, *inputs)  # type: ignore[no-untyped-call]
         return hidden
 
 
 class _Body(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, passes: "Passes", x_ND: Tensor, *_: Tensor) -> Tensor:
-        ctx.passes = passes
+    def forward(ctx: Any, passes: "Passes", parameters: Parameters, x_ND: Tensor, *_: Tensor) -> Tensor:
+        ctx.passes, ctx.parameters = passes, parameters
         return passes.forward(x_ND, keep=True)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
         grad_x_ND, grads = ctx.passes.backward(grad_ND.contiguous())
-        return None, grad_x_ND, *grads
+        return None, None, grad_x_ND, *ctx.parameters.gradients(grads)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Sequences that go through the layers together."""
+
+    rows: slice  # of N
+    starts: numpy.ndarray  # [C + 1], counted from the first row
+
+    def room(self, shape: Shape, weights: Weights, layers: int) -> list[Tensor]:
+        """What `kernels.forward` writes, from `xs` to `last_scale`, for so many layers."""
+        rows, heads = int(self.starts[-1]), shape.heads + shape.key_heads
+        qkv = (heads + shape.key_heads) * shape.size
+        widths = [(rows,), (rows, qkv), (rows * qkv,), (rows, heads), (rows * shape.heads,), (rows, shape.heads * shape.size)]
+        widths += [(rows, weights.down.shape[1]), (rows,), (rows, weights.gate_up.shape[1])]
+        new = weights.down.new_empty
+        return [new(layers + 1, rows, weights.down.shape[1]), *(new(layers, *width) for width in widths), new(rows)]
 
 
 class Passes:
     """One forward pass of packed sequences through all layers, and where it was kept one backward."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        layers: Sequence[Parameters],
-        last_norm: Tensor,
-        lengths: Sequence[int],
-        cos_NS: Tensor,
-        sin_NS: Tensor,
-    ) -> None:
-        self._shape = shape
-        self._parameters = layers
-        with torch.no_grad():
-            self._layers = [layer.weights() for layer in layers]
-        self._last_norm = last_norm
+    def __init__(self, shape: Shape, weights: Weights, lengths: Sequence[int], cos_NS: Tensor, sin_NS: Tensor) -> None:
+        self._shape, self._weights = shape, weights
         self._cos, self._sin = cos_NS, sin_NS
-        workers = min(torch.get_num_threads(), len(lengths))
+        workers = max(1, min(torch.get_num_threads(), len(lengths), sum(lengths) // ALONE))
         chunks = chunked(lengths, workers)
         self._shares = [chunks[i::workers] for i in range(workers)]  # a thread's chunks
-        self._kept: dict[int, tuple[list[Kept], Tensor, Tensor]] = {}  # by a chunk's first row: layers, and of the last norm
+        self._kept: dict[int, list[Tensor]] = {}  # by a chunk's first row
 
     def forward(self, x_ND: Tensor, *, keep: bool) -> Tensor:
         """Hidden states [N, D] of embeddings [N, D]."""
@@ -91,42 +98,34 @@ class Passes:
 
         def work(chunks: Sequence[Chunk]) -> None:
             for chunk in chunks:
-                kept: list[Kept] = []
-                x, cos, sin = x_ND[chunk.rows], self._cos[chunk.rows], self._sin[chunk.rows]
-                for layer in self._layers:
-                    x, of_layer = layer_forward(self._shape, layer, chunk, x, cos, sin)
-                    if keep:
-                        kept.append(of_layer)
-                scale = x.new_empty(len(x))
-                run(kernels.norm, x, self._last_norm, self._shape.eps, hidden_ND[chunk.rows], scale)
+                room = chunk.room(self._shape, self._weights, len(self._weights.down) if keep else 1)
+                room[0][0] = x_ND[chunk.rows]
+                run(kernels.forward, *self._weights.all(), self._shape.eps, *self._given(chunk), *room, hidden_ND[chunk.rows])
                 if keep:
-                    self._kept[chunk.rows.start] = kept, x, scale
+                    self._kept[chunk.rows.start] = room
 
         in_threads([partial(work, chunks) for chunks in self._shares])
         return hidden_ND
 
-    def backward(self, grad_ND: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def backward(self, grad_ND: Tensor) -> tuple[Tensor, Weights]:
         """The gradients of the embeddings and of all weights; what was kept goes."""
         grad_x_ND = torch.empty_like(grad_ND)
 
-        def work(chunks: Sequence[Chunk]) -> tuple[list[LayerWeights], Tensor]:
-            grads, of_last = [layer.zeros() for layer in self._layers], torch.zeros_like(self._last_norm)
+        def work(chunks: Sequence[Chunk]) -> Weights:
+            grads = self._weights.zeros()
             for chunk in chunks:
-                kept, x, scale = self._kept.pop(chunk.rows.start)
-                grad = grad_x_ND[chunk.rows].zero_()
-                run(kernels.norm_backward, x, self._last_norm, scale, grad_ND[chunk.rows], of_last, grad, torch.empty_like(x))
-                cos, sin = self._cos[chunk.rows], self._sin[chunk.rows]
-                for layer, of_layer in zip(reversed(self._layers), reversed(grads), strict=True):
-                    layer_backward(self._shape, layer, chunk, kept.pop(), cos, sin, grad, of_layer)
-            return grads, of_last
+                kept, given = self._kept.pop(chunk.rows.start), self._given(chunk)
+                rows = chunk.rows
+                run(kernels.backward, *self._weights.all(), *given, *kept, grad_ND[rows], *grads.all(), grad_x_ND[rows])
+            return grads
 
-        (total, of_last), *others = in_threads([partial(work, chunks) for chunks in self._shares])
-        for grads, also_of_last in others:
-            of_last += also_of_last
-            for mine, given in zip(total, grads, strict=True):
-                mine.add(given)
-        by_layer = [layer.gradients(of_layer) for layer, of_layer in zip(self._parameters, total, strict=True)]
-        return grad_x_ND, [*chain.from_iterable(by_layer), of_last]
+        total, *others = in_threads([partial(work, chunks) for chunks in self._shares])
+        for grads in others:
+            torch._foreach_add_(total.all(), grads.all())
+        return grad_x_ND, total
+
+    def _given(self, chunk: Chunk) -> tuple[object, ...]:
+        return self._shape.factor, self._cos[chunk.rows], self._sin[chunk.rows], chunk.starts
 
 
 def chunked(lengths: Sequence[int], multiple: int) -> list[Chunk]:

@@ -133,12 +133,12 @@ def to_heads(qkv, weights, eps, factor, cos, sin, starts, query, key, value, sca
     """Of `qkv` [R, (H + 2 K) S] each head's `query` [C, H, L, S], `key` and `value` [C, K, L, S]; 0 beyond a sequence's end.
 
     Queries and keys are normed where `weights` [H + K, S] are given (else [0, 0]), with the norm's `scale` [R, H + K], then
-    rotated by position (`cos`, `sin` [R, S]), and queries multiplied by `factor`. `starts` [C + 1]: the row with which each
-    sequence begins, and the end of the last.
+    rotated by position (`cos`, `sin` [R, S], of which the first half negated), and queries multiplied by `factor`. `starts`
+    [C + 1]: the row with which each sequence begins, and the end of the last.
     """
     sequences, heads, _, size = query.shape
     key_heads, half, normed = key.shape[1], size // 2, len(weights) > 0
-    x = np.empty(size, qkv.dtype)
+    x = np.empty(2 * size, qkv.dtype)  # twice: what stands half of it away then lies behind, and loops run over whole vectors
     for n in range(sequences):
         length = starts[n + 1] - starts[n]
         for head in range(heads + key_heads):
@@ -146,20 +146,22 @@ def to_heads(qkv, weights, eps, factor, cos, sin, starts, query, key, value, sca
             times = qkv.dtype.type(factor) if head < heads else qkv.dtype.type(1)
             for i in range(length):
                 row = starts[n] + i
-                for d in range(size):
-                    x[d] = qkv[row, head * size + d]
                 if normed:
                     total = qkv.dtype.type(0)
                     for d in range(size):
-                        total += x[d] * x[d]
+                        total += qkv[row, head * size + d] * qkv[row, head * size + d]
                     share = qkv.dtype.type(1 / math.sqrt(total / size + eps))
                     scale[row, head] = share
+                    share *= times
                     for d in range(size):
-                        x[d] *= share * weights[head, d]
-                for d in range(half):
-                    out[i, d] = (x[d] * cos[row, d] - x[half + d] * sin[row, d]) * times
-                for d in range(half):
-                    out[i, half + d] = (x[half + d] * cos[row, half + d] + x[d] * sin[row, half + d]) * times
+                        x[d] = qkv[row, head * size + d] * share * weights[head, d]
+                else:
+                    for d in range(size):
+                        x[d] = qkv[row, head * size + d] * times
+                for d in range(size):
+                    x[size + d] = x[d]
+                for d in range(size):
+                    out[i, d] = x[d] * cos[row, d] + x[half + d] * sin[row, d]
             out[length:] = 0
         _to_heads(qkv, (heads + key_heads) * size, starts[n], length, value[n])
 
@@ -169,7 +171,7 @@ def to_heads_backward(qkv, weights, factor, cos, sin, starts, scale, of_query, o
     """`grad_qkv` of the gradients of `to_heads`' outputs; adds to `grad_weights` [H + K, S]."""
     sequences, heads, _, size = of_query.shape
     key_heads, half, normed = of_key.shape[1], size // 2, len(weights) > 0
-    x, grad = np.empty(size, qkv.dtype), np.empty(size, qkv.dtype)
+    x, grad, turned = np.empty(size, qkv.dtype), np.empty(size, qkv.dtype), np.empty(2 * size, qkv.dtype)
     for n in range(sequences):
         length = starts[n + 1] - starts[n]
         for head in range(heads + key_heads):
@@ -177,10 +179,12 @@ def to_heads_backward(qkv, weights, factor, cos, sin, starts, scale, of_query, o
             times = qkv.dtype.type(factor) if head < heads else qkv.dtype.type(1)
             for i in range(length):
                 row = starts[n] + i
-                for d in range(half):
-                    grad[d] = (given[i, d] * cos[row, d] + given[i, half + d] * sin[row, half + d]) * times
-                for d in range(half):
-                    grad[half + d] = (given[i, half + d] * cos[row, half + d] - given[i, d] * sin[row, d]) * times
+                for d in range(size):
+                    turned[d] = given[i, d] * sin[row, d]
+                for d in range(size):
+                    turned[size + d] = turned[d]
+                for d in range(size):
+                    grad[d] = (given[i, d] * cos[row, d] + turned[half + d]) * times
                 if normed:
                     share, total = scale[row, head], qkv.dtype.type(0)
                     for d in range(size):
@@ -298,6 +302,167 @@ def exponentials(flat):
 
 
 @kernel
+def heads_of(parts, start, end, heads, key_heads, size):
+    """Of the sequence in rows `start` to `end`: query [1, H, T, S], key and value [1, K, T, S], in `parts` [R (H + 2 K) S]."""
+    length, width = end - start, (heads + 2 * key_heads) * size
+    first = start * width
+    second = first + length * heads * size
+    third = second + length * key_heads * size
+    return (
+        parts[first:second].reshape((1, heads, length, size)),
+        parts[second:third].reshape((1, key_heads, length, size)),
+        parts[third : end * width].reshape((1, key_heads, length, size)),
+    )
+
+
+@kernel
+def attend(qkv, weights, eps, factor, cos, sin, starts, parts, scale, log_sum, out):
+    """Causal attention within each sequence, `out` [R, H S]. Written too: `parts` (`heads_of`), `log_sum` [R H] (`weigh`)."""
+    size = cos.shape[1]
+    heads = out.shape[1] // size
+    key_heads = scale.shape[1] - heads
+    group, longest = heads // key_heads, np.diff(starts).max()
+    room, of_room = np.empty(heads * longest * longest, qkv.dtype), np.empty(heads * longest * size, qkv.dtype)
+    for n in range(len(starts) - 1):
+        bounds, length = starts[n : n + 2], starts[n + 1] - starts[n]
+        query, key, value = heads_of(parts, starts[n], starts[n + 1], heads, key_heads, size)
+        to_heads(qkv, weights, eps, factor, cos, sin, bounds, query, key, value, scale)
+        scores = room[: heads * length * length].reshape((1, heads, length, length))
+        by_head = of_room[: heads * length * size].reshape((1, heads, length, size))
+        grouped = room[: heads * length * length].reshape((key_heads, group * length, length))
+        asked, given = query.reshape((key_heads, group * length, size)), by_head.reshape((key_heads, group * length, size))
+        for head in range(key_heads):
+            product(asked[head], key[0, head], False, True, 0, grouped[head])
+        weigh(scores, bounds - starts[n], log_sum[starts[n] * heads : starts[n + 1] * heads].reshape((1, heads, length)))
+        for head in range(key_heads):
+            product(grouped[head], value[0, head], False, False, 0, given[head])
+        gather(by_head, bounds, out)
+
+
+@kernel
+def attend_backward(qkv, weights, factor, cos, sin, starts, parts, scale, log_sum, grad, grad_weights, grad_qkv):
+    """`grad_qkv` of the gradient `grad` [R, H S] of `attend`'s output; adds to `grad_weights` [H + K, S]."""
+    size = cos.shape[1]
+    heads = grad.shape[1] // size
+    key_heads = scale.shape[1] - heads
+    group, longest = heads // key_heads, np.diff(starts).max()
+    room, of_room = np.empty(heads * longest * longest, qkv.dtype), np.empty(heads * longest * longest, qkv.dtype)
+    grads = np.empty(longest * qkv.shape[1], qkv.dtype)
+    outs = np.empty(heads * longest * size, qkv.dtype)
+    for n in range(len(starts) - 1):
+        bounds, length = starts[n : n + 2], starts[n + 1] - starts[n]
+        query, key, value = heads_of(parts, starts[n], starts[n + 1], heads, key_heads, size)
+        of_query, of_key, of_value = heads_of(grads, 0, length, heads, key_heads, size)
+        by_head = outs[: heads * length * size].reshape((1, heads, length, size))
+        spread(grad, bounds, by_head)
+        asked, given = query.reshape((key_heads, group * length, size)), by_head.reshape((key_heads, group * length, size))
+        scores = room[: heads * length * length].reshape((key_heads, group * length, length))
+        slopes = of_room[: heads * length * length].reshape((key_heads, group * length, length))
+        for head in range(key_heads):
+            product(asked[head], key[0, head], False, True, 0, scores[head])
+            product(given[head], value[0, head], False, True, 0, slopes[head])
+        weigh_backward(
+            scores.reshape((1, heads, length, length)),
+            bounds - starts[n],
+            log_sum[starts[n] * heads : starts[n + 1] * heads].reshape((1, heads, length)),
+            slopes.reshape((1, heads, length, length)),
+        )
+        of_asked = of_query.reshape((key_heads, group * length, size))
+        for head in range(key_heads):
+            product(slopes[head], key[0, head], False, False, 0, of_asked[head])
+            product(slopes[head], asked[head], True, False, 0, of_key[0, head])
+            product(scores[head], given[head], True, False, 0, of_value[0, head])
+        to_heads_backward(qkv, weights, factor, cos, sin, bounds, scale, of_query, of_key, of_value, grad_weights, grad_qkv)
+
+
+@kernel
+def forward(
+    input_norms, qkv_weights, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm,
+    eps, factor, cos, sin, starts, xs, scales, qkvs, parts, head_scales, log_sums, attendeds, middles, middle_scales, gates,
+    last_scale, hidden,
+):  # fmt: skip
+    """All layers and the last norm: `hidden` [R, D] of `xs[0]`; weights as in trainer/cpu/layer.py.
+
+    What the backward pass needs is written, of each layer (or over and over into the room for one): `xs` [layers + 1 (or 2),
+    R, D] what goes into it, `scales` [., R] of its first norm, `qkvs` [., R, (H + 2 K) S], `parts`, `head_scales` and
+    `log_sums` as in `attend`, `attendeds` [., R, H S] what attention gives, `middles` [., R, D] what goes into the second
+    norm, its `middle_scales` [., R], and `gates` [., R, 2 M] what goes into `gate`.
+    """
+    rows, dtype = xs.shape[1], xs.dtype
+    normed, gated = np.empty((rows, xs.shape[2]), dtype), np.empty((rows, downs.shape[2]), dtype)
+    for layer in range(len(downs)):
+        at, x, out = layer % len(scales), xs[layer % len(xs)], xs[(layer + 1) % len(xs)]
+        norm(x, input_norms[layer], eps, normed, scales[at])
+        if qkv_biases.shape[1] > 0:
+            qkvs[at][:] = qkv_biases[layer]
+        product(normed, qkv_weights[layer], False, True, qkv_biases.shape[1] > 0, qkvs[at])
+        attend(
+            qkvs[at], head_norms[layer], eps, factor, cos, sin, starts, parts[at], head_scales[at], log_sums[at], attendeds[at]
+        )
+        middles[at][:] = x
+        product(attendeds[at], outputs[layer], False, True, 1, middles[at])
+        norm(middles[at], post_norms[layer], eps, normed, middle_scales[at])
+        product(normed, gate_ups[layer], False, True, 0, gates[at])
+        gate(gates[at], gated)
+        out[:] = middles[at]
+        product(gated, downs[layer], False, True, 1, out)
+    norm(xs[len(downs) % len(xs)], last_norm, eps, hidden, last_scale)
+
+
+@kernel
+def backward(
+    input_norms, qkv_weights, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm,
+    factor, cos, sin, starts, xs, scales, qkvs, parts, head_scales, log_sums, attendeds, middles, middle_scales, gates,
+    last_scale, grad_hidden,
+    of_input_norms, of_qkv_weights, of_qkv_biases, of_head_norms, of_outputs, of_post_norms, of_gate_ups, of_downs,
+    of_last_norm, grad,
+):  # fmt: skip
+    """`grad` [R, D] of `xs[0]`, of the gradient `grad_hidden` of `forward`'s output; adds to the weights' gradients."""
+    rows, dtype = grad.shape[0], grad.dtype
+    normed, of_normed = np.empty_like(grad), np.empty_like(grad)
+    gated, of_gated = np.empty((rows, downs.shape[2]), dtype), np.empty((rows, downs.shape[2]), dtype)
+    of_gate_up, of_attended = np.empty((rows, gates.shape[2]), dtype), np.empty((rows, attendeds.shape[2]), dtype)
+    of_qkv = np.empty((rows, qkvs.shape[2]), dtype)
+    grad[:] = 0
+    norm_backward(xs[len(downs)], last_norm, last_scale, grad_hidden, of_last_norm, grad, normed)
+    for layer in range(len(downs) - 1, -1, -1):
+        product(grad, downs[layer], False, False, 0, of_gated)
+        gate_backward(gates[layer], of_gated, gated, of_gate_up)
+        product(grad, gated, True, False, 1, of_downs[layer])
+        product(of_gate_up, gate_ups[layer], False, False, 0, of_normed)
+        norm_backward(middles[layer], post_norms[layer], middle_scales[layer], of_normed, of_post_norms[layer], grad, normed)
+        product(of_gate_up, normed, True, False, 1, of_gate_ups[layer])
+        product(grad, outputs[layer], False, False, 0, of_attended)
+        product(grad, attendeds[layer], True, False, 1, of_outputs[layer])
+        attend_backward(
+            qkvs[layer], head_norms[layer], factor, cos, sin, starts, parts[layer], head_scales[layer], log_sums[layer],
+            of_attended, of_head_norms[layer], of_qkv,
+        )  # fmt: skip
+        product(of_qkv, qkv_weights[layer], False, False, 0, of_normed)
+        norm_backward(xs[layer], input_norms[layer], scales[layer], of_normed, of_input_norms[layer], grad, normed)
+        product(of_qkv, normed, True, False, 1, of_qkv_weights[layer])
+        if qkv_biases.shape[1] > 0:
+            for row in range(rows):
+                for i in range(of_qkv.shape[1]):
+                    of_qkv_biases[layer, i] += of_qkv[row, i]
+
+
+@kernel
+def remember(parts, starts, copies, heads, keys, values):
+    """Puts the sequences' keys and values into the cache, `keys` and `values` [P, K, L, S], each `copies` [C] times in turn."""
+    key_heads, size, place = keys.shape[1], keys.shape[3], 0
+    for n in range(len(copies)):
+        _, key, value = heads_of(parts, starts[n], starts[n + 1], heads, key_heads, size)
+        for _ in range(copies[n]):
+            for head in range(key_heads):
+                for i in range(starts[n + 1] - starts[n]):
+                    for d in range(size):
+                        keys[place, head, i, d] = key[0, head, i, d]
+                        values[place, head, i, d] = value[0, head, i, d]
+            place += 1
+
+
+@kernel
 def attend_next(query, key, value, places, lengths, keys, values, out):
     """Attention of one more token a row, `out` [R, H S], to it and those before it in the cache, where its key and value go.
 
@@ -400,9 +565,9 @@ def decode(
     gate_up, gated = np.empty((rows, gate_ups.shape[1]), dtype), np.empty((rows, downs.shape[2]), dtype)
     for layer in range(len(qkvs)):
         norm(x, input_norms[layer], eps, normed, scale)
-        if len(qkv_biases) > 0:
+        if qkv_biases.shape[1] > 0:
             qkv[:] = qkv_biases[layer]
-        product(normed, qkvs[layer], False, True, len(qkv_biases) > 0, qkv)
+        product(normed, qkvs[layer], False, True, qkv_biases.shape[1] > 0, qkv)
         to_heads(qkv, head_norms[layer], eps, factor, cos, sin, starts, query, key, value, head_scale)
         attend_next(query, key, value, places, lengths, keys[layer], values[layer], attended)
         product(attended, outputs[layer], False, True, 1, x)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria
 
-from trainer.cpu.decoding import Drawn, Weights, continue_prompts
-from trainer.cpu.layer import fits
+from trainer.cpu.decoding import Drawn, Model, continue_prompts
 from trainer.cpu.threads import in_threads
+from trainer.cpu.weights import fits
 from trainer.rollout.decoding import DECODING, Decoder
 from trainer.rollout.sampler import Finished, SampleRequest, SamplingSettings, WeightSyncError
 from trainer.types import Completion
@@ -80,11 +80,10 @@ class TransformersSampler:
     def _generate_part(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Completion]:
         """All completions of the requests at once; a small model's in as many threads as torch has, each its share of them."""
         if self._fits and not settings.stop:  # the library alone looks for stop strings
-            with torch.no_grad():
-                weights = Weights(self._model)
+            model = Model(self._model)
             rows = sum(len(request.seeds) for request in requests)
             shares = in_parts(requests, ceil(rows / torch.get_num_threads()))
-            drawn = in_threads([partial(self._draw_small, share, settings, weights) for share in shares])
+            drawn = in_threads([partial(self._draw_small, share, settings, model) for share in shares])
         else:
             drawn = in_threads([partial(self._draw, requests, settings)])
         return [
@@ -95,9 +94,9 @@ class TransformersSampler:
             )
         ]
 
-    def _draw_small(self, requests: Sequence[SampleRequest], settings: SamplingSettings, weights: Weights) -> Drawn:
+    def _draw_small(self, requests: Sequence[SampleRequest], settings: SamplingSettings, model: Model) -> Drawn:
         return continue_prompts(
-            weights,
+            model,
             [request.prompt_token_ids for request in requests],
             [len(request.seeds) for request in requests],
             uniform_numbers([seed for request in requests for seed in request.seeds], settings.max_new_tokens),
