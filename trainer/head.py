@@ -7,11 +7,17 @@ Axes: N token, D hidden, V vocabulary. The backward pass is written out: with p 
 so that only log p is needed, and where it is large not even that: it is made again in the backward pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from trainer.cpu import kernels
+from trainer.cpu.threads import in_threads
+from trainer.cpu.weights import run
 
 LOGITS_AT_ONCE = 2**23  # elements made at a time: 32 MiB in float32
 LOGITS_KEPT = 2**26  # elements of log p kept for the backward pass at most: 256 MiB in float32
@@ -37,10 +43,9 @@ class _HeadLogprobs(torch.autograd.Function):
         keep = any(ctx.needs_input_grad) and len(hidden_ND) * len(weight_VD) <= LOGITS_KEPT
         kept = []
         for rows in chunks(len(hidden_ND), len(weight_VD)):
-            all_logprobs = all_logprobs_of(hidden_ND[rows], weight_VD, temperature)
-            logprobs_N[rows] = all_logprobs.gather(-1, token_ids_N[rows, None]).squeeze(-1)
-            p = all_logprobs.exp()
-            entropy_N[rows] = -torch.linalg.vecdot(p, all_logprobs)
+            all_logprobs = all_logprobs_of(
+                hidden_ND[rows], weight_VD, token_ids_N[rows], temperature, logprobs_N[rows], entropy_N[rows]
+            )
             if keep:
                 kept.append(all_logprobs)
         ctx.save_for_backward(hidden_ND, weight_VD, token_ids_N, entropy_N, *kept)
@@ -53,26 +58,67 @@ class _HeadLogprobs(torch.autograd.Function):
         hidden_ND, weight_VD, token_ids_N, entropy_N, *kept = ctx.saved_tensors
         grad_hidden_ND, grad_weight_VD = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
         for i, rows in enumerate(chunks(len(hidden_ND), len(weight_VD))):
-            all_logprobs = kept[i] if kept else all_logprobs_of(hidden_ND[rows], weight_VD, ctx.temperature)
-            p = all_logprobs.exp()
-            grad_logits = torch.zeros_like(p) if grad_logprobs_N is None else p * -grad_logprobs_N[rows, None]
-            if grad_logprobs_N is not None:
-                grad_logits.scatter_add_(-1, token_ids_N[rows, None], grad_logprobs_N[rows, None])
-            if grad_entropy_N is not None:
-                grad_logits -= grad_entropy_N[rows, None] * p * (all_logprobs + entropy_N[rows, None])
-            if ctx.temperature != 1:
-                grad_logits.div_(ctx.temperature)
+            tokens, entropy = token_ids_N[rows], entropy_N[rows]
+            none = torch.zeros_like(entropy)
+            again = (tokens, ctx.temperature, torch.empty_like(entropy), torch.empty_like(entropy))
+            all_logprobs = kept[i] if kept else all_logprobs_of(hidden_ND[rows], weight_VD, *again)
+            grad_logprobs = none if grad_logprobs_N is None else grad_logprobs_N[rows]
+            grad_entropy = none if grad_entropy_N is None else grad_entropy_N[rows]
+            grad_logits = logits_gradient(all_logprobs, tokens, ctx.temperature, entropy, grad_logprobs, grad_entropy)
             grad_logits = grad_logits.to(weight_VD.dtype)
             grad_hidden_ND[rows] = grad_logits @ weight_VD
             grad_weight_VD.addmm_(grad_logits.T, hidden_ND[rows])
         return grad_hidden_ND, grad_weight_VD, None, None
 
 
-def all_logprobs_of(hidden_ND: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
-    """[N, V] log-probabilities at `temperature`."""
+def all_logprobs_of(
+    hidden_ND: Tensor, weight_VD: Tensor, token_ids_N: Tensor, temperature: float, logprobs_N: Tensor, entropy_N: Tensor
+) -> Tensor:
+    """[N, V] log-probabilities at `temperature`; writes those of the tokens and the entropies."""
     logits = hidden_ND @ weight_VD.T
-    precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return (logits if temperature == 1 else logits.to(precision).div_(temperature)).log_softmax(-1, dtype=precision)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if in_kernels(logits.device):
+        by_rows(kernels.log_probabilities, logits, token_ids_N, temperature, logprobs_N, entropy_N)
+        return logits
+    all_logprobs = logits.div_(temperature).log_softmax(-1)
+    torch.gather(all_logprobs, -1, token_ids_N[:, None], out=logprobs_N[:, None])
+    entropy_N.copy_(torch.linalg.vecdot(all_logprobs.exp(), all_logprobs).neg_())
+    return all_logprobs
+
+
+def logits_gradient(
+    all_logprobs: Tensor,
+    token_ids_N: Tensor,
+    temperature: float,
+    entropy_N: Tensor,
+    of_logprobs_N: Tensor,
+    of_entropy_N: Tensor,
+) -> Tensor:
+    """[N, V], of the gradients of the tokens' log-probabilities and of the entropies."""
+    if in_kernels(all_logprobs.device):
+        grad = torch.empty_like(all_logprobs)
+        given = (all_logprobs, token_ids_N, temperature, entropy_N, of_logprobs_N, of_entropy_N)
+        by_rows(kernels.log_probabilities_backward, *given, grad)
+        return grad
+    grad = (all_logprobs + entropy_N[:, None]).mul_(of_entropy_N[:, None]).add_(of_logprobs_N[:, None])
+    grad.mul_(all_logprobs.exp()).neg_().scatter_add_(-1, token_ids_N[:, None], of_logprobs_N[:, None])
+    return grad.div_(temperature)
+
+
+def in_kernels(device: torch.device) -> bool:
+    """On a CPU one kernel takes each row through its dozen operations while it is in the cache."""
+    return device.type == "cpu"
+
+
+def by_rows(kernel: Callable[..., None], *arguments: object) -> None:
+    """Calls a kernel with parts of the rows of each tensor, a part a thread."""
+    rows = next(len(argument) for argument in arguments if isinstance(argument, Tensor))
+    part = max(1, ceil(rows / torch.get_num_threads()))
+
+    def work(start: int) -> None:
+        run(kernel, *(one[start : start + part] if isinstance(one, Tensor) else one for one in arguments))
+
+    in_threads([partial(work, start) for start in range(0, rows, part)])
 
 
 def chunks(rows: int, vocabulary: int) -> Iterator[slice]:

@@ -58,7 +58,9 @@ def test_a_packed_sequence_cannot_see_its_neighbours(policy: Policy) -> None:
 
 @pytest.mark.parametrize("at_once", [7 * 3, 10**6])
 @pytest.mark.parametrize("kept", [0, 10**6])
-def test_head_gradients_equal_autograds(monkeypatch: pytest.MonkeyPatch, at_once: int, kept: int) -> None:
+@pytest.mark.parametrize("in_kernels", [True, False])
+def test_head_gradients_equal_autograds(monkeypatch: pytest.MonkeyPatch, at_once: int, kept: int, in_kernels: bool) -> None:
+    monkeypatch.setattr("trainer.head.in_kernels", lambda _: in_kernels)
     monkeypatch.setattr("trainer.head.LOGITS_AT_ONCE", at_once)
     monkeypatch.setattr("trainer.head.LOGITS_KEPT", kept)
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ sequences, R that of a chunk, and those of trainer/cpu/kernels.py.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -87,16 +87,15 @@ class Passes:
     def __init__(self, shape: Shape, weights: Weights, lengths: Sequence[int], cos_NS: Tensor, sin_NS: Tensor) -> None:
         self._shape, self._weights = shape, weights
         self._cos, self._sin = cos_NS, sin_NS
-        workers = max(1, min(torch.get_num_threads(), len(lengths), sum(lengths) // ALONE))
-        chunks = chunked(lengths, workers)
-        self._shares = [chunks[i::workers] for i in range(workers)]  # a thread's chunks
+        self._workers = max(1, min(torch.get_num_threads(), len(lengths), sum(lengths) // ALONE))
+        self._chunks = chunked(lengths, self._workers)
         self._kept: dict[int, list[Tensor]] = {}  # by a chunk's first row
 
     def forward(self, x_ND: Tensor, *, keep: bool) -> Tensor:
         """Hidden states [N, D] of embeddings [N, D]."""
         hidden_ND = torch.empty_like(x_ND)
 
-        def work(chunks: Sequence[Chunk]) -> None:
+        def work(chunks: Iterator[Chunk]) -> None:
             for chunk in chunks:
                 room = chunk.room(self._shape, self._weights, len(self._weights.down) if keep else 1)
                 room[0][0] = x_ND[chunk.rows]
@@ -104,7 +103,7 @@ class Passes:
                 if keep:
                     self._kept[chunk.rows.start] = room
 
-        in_threads([partial(work, chunks) for chunks in self._shares])
+        in_threads([partial(work, iter(self._chunks))] * self._workers)  # a thread that is done takes the next chunk
         return hidden_ND
 
     def backward(self, grad_ND: Tensor) -> tuple[Tensor, Weights]:
@@ -119,7 +118,8 @@ class Passes:
                 run(kernels.backward, *self._weights.all(), *given, *kept, grad_ND[rows], *grads.all(), grad_x_ND[rows])
             return grads
 
-        total, *others = in_threads([partial(work, chunks) for chunks in self._shares])
+        # Which thread adds up which chunks is fixed, so that the same sum comes out again.
+        total, *others = in_threads([partial(work, self._chunks[i :: self._workers]) for i in range(self._workers)])
         for grads in others:
             torch._foreach_add_(total.all(), grads.all())
         return grad_x_ND, total
