@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.cpu import kernels
+from trainer.cpu import softmax
 from trainer.cpu.threads import in_threads
 from trainer.cpu.weights import run
 
@@ -78,7 +78,7 @@ def all_logprobs_of(
     logits = hidden_ND @ weight_VD.T
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if in_kernels(logits.device):
-        by_rows(kernels.log_probabilities, logits, token_ids_N, temperature, logprobs_N, entropy_N)
+        by_rows(softmax.log_probabilities, logits, token_ids_N, temperature, logprobs_N, entropy_N)
         return logits
     all_logprobs = logits.div_(temperature).log_softmax(-1)
     torch.gather(all_logprobs, -1, token_ids_N[:, None], out=logprobs_N[:, None])
@@ -98,7 +98,7 @@ def logits_gradient(
     if in_kernels(all_logprobs.device):
         grad = torch.empty_like(all_logprobs)
         given = (all_logprobs, token_ids_N, temperature, entropy_N, of_logprobs_N, of_entropy_N)
-        by_rows(kernels.log_probabilities_backward, *given, grad)
+        by_rows(softmax.log_probabilities_backward, *given, grad)
         return grad
     grad = (all_logprobs + entropy_N[:, None]).mul_(of_entropy_N[:, None]).add_(of_logprobs_N[:, None])
     grad.mul_(all_logprobs.exp()).neg_().scatter_add_(-1, token_ids_N[:, None], of_logprobs_N[:, None])

@@ -14,8 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Fo
 import trainer.attention  # registers how the library is to see packed sequences
 from tests.trainer.kinds import SHAPE, models
 from trainer.config import Model
-from trainer.cpu import kernels
 from trainer.cpu.body import Body, chunked
+from trainer.cpu.compile import exponentials
 from trainer.cpu.decoding import Model as SmallModel
 from trainer.cpu.decoding import continue_prompts
 from trainer.cpu.threads import in_threads
@@ -124,10 +124,10 @@ def test_chunks_hold_every_sequence_once(lengths: list[int], multiple: int, rows
 def test_exponentials(dtype: torch.dtype) -> None:
     x = torch.linspace(-80, 80, 100_001, dtype=dtype)
     found = x.clone()
-    kernels.exponentials(found.numpy())
+    exponentials(found.numpy())
     assert ((found / x.double().exp()).sub(1).abs().max() / torch.finfo(dtype).eps).item() < 4
     odd = torch.tensor([torch.nan, -torch.inf, -1000, 0] * 16, dtype=dtype)
-    kernels.exponentials(odd.numpy())
+    exponentials(odd.numpy())
     assert odd[0::4].isnan().all()
     assert (odd[1:3] < 1e-37).all()
     assert (odd[3::4] == 1).all()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-from trainer.cpu import kernels
+from trainer.cpu import passes
 from trainer.cpu.threads import in_threads
 from trainer.cpu.weights import Parameters, Shape, Weights, rotations, run
 
@@ -44,18 +44,18 @@ class Body:
         inputs = [x_ND, *self._parameters.all()]
         keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         cos_NS, sin_NS = rotations(self._rotary, x_ND, positions_N)
-        passes = Passes(self._shape, self._parameters.weights(), lengths, cos_NS, sin_NS)
+        both = Passes(self._shape, self._parameters.weights(), lengths, cos_NS, sin_NS)
         if not keep:
-            return passes.forward(x_ND, keep=False)
-        hidden: Tensor = _Body.apply(passes, self._parameters, *inputs)  # type: ignore[no-untyped-call]
+            return both.forward(x_ND, keep=False)
+        hidden: Tensor = _Body.apply(both, self._parameters, *inputs)  # type: ignore[no-untyped-call]
         return hidden
 
 
 class _Body(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, passes: "Passes", parameters: Parameters, x_ND: Tensor, *_: Tensor) -> Tensor:
-        ctx.passes, ctx.parameters = passes, parameters
-        return passes.forward(x_ND, keep=True)
+    def forward(ctx: Any, both: "Passes", parameters: Parameters, x_ND: Tensor, *_: Tensor) -> Tensor:
+        ctx.passes, ctx.parameters = both, parameters
+        return both.forward(x_ND, keep=True)
 
     @staticmethod
     @once_differentiable
@@ -72,7 +72,7 @@ class Chunk:
     starts: numpy.ndarray  # [C + 1], counted from the first row
 
     def room(self, shape: Shape, weights: Weights, layers: int) -> list[Tensor]:
-        """What `kernels.forward` writes, from `xs` to `last_scale`, for so many layers."""
+        """What `passes.forward` writes, from `xs` to `last_scale`, for so many layers."""
         rows, heads = int(self.starts[-1]), shape.heads + shape.key_heads
         qkv = (heads + shape.key_heads) * shape.size
         widths = [(rows,), (rows, qkv), (rows * qkv,), (rows, heads), (rows * shape.heads,), (rows, shape.heads * shape.size)]
@@ -99,7 +99,7 @@ class Passes:
             for chunk in chunks:
                 room = chunk.room(self._shape, self._weights, len(self._weights.down) if keep else 1)
                 room[0][0] = x_ND[chunk.rows]
-                run(kernels.forward, *self._weights.all(), self._shape.eps, *self._given(chunk), *room, hidden_ND[chunk.rows])
+                run(passes.forward, *self._weights.all(), self._shape.eps, *self._given(chunk), *room, hidden_ND[chunk.rows])
                 if keep:
                     self._kept[chunk.rows.start] = room
 
@@ -115,7 +115,7 @@ class Passes:
             for chunk in chunks:
                 kept, given = self._kept.pop(chunk.rows.start), self._given(chunk)
                 rows = chunk.rows
-                run(kernels.backward, *self._weights.all(), *given, *kept, grad_ND[rows], *grads.all(), grad_x_ND[rows])
+                run(passes.backward, *self._weights.all(), *given, *kept, grad_ND[rows], *grads.all(), grad_x_ND[rows])
             return grads
 
         # Which thread adds up which chunks is fixed, so that the same sum comes out again.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainer.cpu import kernels
+from trainer.cpu import passes
 from trainer.cpu.body import Chunk
 from trainer.cpu.weights import Parameters, Shape, rotations, run
 
@@ -67,17 +67,17 @@ def continue_prompts(
     room[0][0] = model.embeddings[torch.tensor([token for prompt in prompts for token in prompt])]
     hidden = torch.empty_like(room[0][0])
     given = (shape.eps, shape.factor, cos[positions], sin[positions], starts)
-    run(kernels.forward, *weights.all(), *given, *room, hidden)
+    run(passes.forward, *weights.all(), *given, *room, hidden)
 
     rows = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies))
     keys, values = (hidden.new_empty(layers, len(rows), shape.key_heads, len(cos), shape.size) for _ in range(2))
     for parts, of_keys, of_values in zip(room[3], keys, values, strict=True):
-        run(kernels.remember, parts, starts, numpy.array(copies), shape.heads, of_keys, of_values)
+        run(passes.remember, parts, starts, numpy.array(copies), shape.heads, of_keys, of_values)
     logits = (hidden[torch.from_numpy(starts[1:] - 1)] @ model.head.T)[rows]
     tokens_BT = torch.zeros(uniform_BT.shape, dtype=torch.long)
     drawn = Drawn(tokens_BT, torch.zeros(uniform_BT.shape, dtype=torch.float32), torch.zeros(len(rows), dtype=torch.long))
     run(
-        kernels.continue_rows,
+        passes.continue_rows,
         *(logits, model.embeddings, *weights.all(), model.head, shape.eps, shape.factor, cos, sin),
         *(lengths[rows], keys, values, temperature, top_p, uniform_BT, numpy.array(ends)),
         *(drawn.tokens_BT, drawn.logprobs_BT, drawn.counts_B),
