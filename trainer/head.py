@@ -26,21 +26,23 @@ LOGITS_KEPT = 2**26  # elements of log p kept for the backward pass at most: 256
 def head_logprobs(hidden_ND: Tensor, weight_VD: Tensor, token_ids_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """(log-probability of each token, entropy of the distribution there), nats, at `temperature`; both differentiable.
 
-    In float32, or float64 where the hidden states are.
+    In float32, or float64 where the hidden states are. Raises IndexError for a token that the head does not know.
     """
-    logprobs_N, entropy_N = _HeadLogprobs.apply(hidden_ND, weight_VD, token_ids_N, temperature)  # type: ignore[no-untyped-call]
+    if len(token_ids_N) and not 0 <= int(token_ids_N.min()) <= int(token_ids_N.max()) < len(weight_VD):
+        raise IndexError(f"token ids from {int(token_ids_N.min())} to {int(token_ids_N.max())}, and a head of {len(weight_VD)}")
+    logprobs_N, entropy_N = _HeadLogprobs.apply(hidden_ND, weight_VD, token_ids_N, temperature, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return logprobs_N, entropy_N
 
 
 class _HeadLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, token_ids_N: Tensor, temperature: float
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, token_ids_N: Tensor, temperature: float, backward_follows: bool
     ) -> tuple[Tensor, Tensor]:
         precision = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
         logprobs_N = hidden_ND.new_empty(len(hidden_ND), dtype=precision)
         entropy_N = torch.empty_like(logprobs_N)
-        keep = any(ctx.needs_input_grad) and len(hidden_ND) * len(weight_VD) <= LOGITS_KEPT
+        keep = backward_follows and any(ctx.needs_input_grad) and len(hidden_ND) * len(weight_VD) <= LOGITS_KEPT
         kept = []
         for rows in chunks(len(hidden_ND), len(weight_VD)):
             all_logprobs = all_logprobs_of(
@@ -68,7 +70,7 @@ class _HeadLogprobs(torch.autograd.Function):
             grad_logits = grad_logits.to(weight_VD.dtype)
             grad_hidden_ND[rows] = grad_logits @ weight_VD
             grad_weight_VD.addmm_(grad_logits.T, hidden_ND[rows])
-        return grad_hidden_ND, grad_weight_VD, None, None
+        return grad_hidden_ND, grad_weight_VD, None, None, None
 
 
 def all_logprobs_of(

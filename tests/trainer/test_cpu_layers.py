@@ -1,5 +1,6 @@
 """Our own layers for small models on a CPU against the library's: values, gradients, and what they leave to the library."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,19 +16,21 @@ import trainer.attention  # registers how the library is to see packed sequences
 from tests.trainer.kinds import SHAPE, models
 from trainer.config import Model
 from trainer.cpu.body import Body, chunked
-from trainer.cpu.compile import exponentials
+from trainer.cpu.compile import HERE, digest, exponentials
+from trainer.cpu.decoding import Drawn, continue_prompts
 from trainer.cpu.decoding import Model as SmallModel
-from trainer.cpu.decoding import continue_prompts
 from trainer.cpu.threads import in_threads
 from trainer.cpu.weights import fits
 from trainer.policy import Policy
-from trainer.rollout.sampler import SamplingSettings
-from trainer.rollout.transformers_sampler import SeededSampling, uniform_numbers
+from trainer.rollout.sampler import SampleRequest, SamplingSettings
+from trainer.rollout.transformers_sampler import SeededSampling, TransformersSampler, uniform_numbers
+from trainer.stopping import Stopped
 
 OURS = ("qwen3", "qwen2", "llama")
 LENGTHS = [13, 11, 11, 7, 4, 1]
 PROMPTS = [(3, 4, 5, 6, 7), (8,), (9, 10, 11)]
 COPIES = [3, 1, 2]
+GO_ON = numpy.zeros(1, numpy.int8)
 
 
 @pytest.fixture
@@ -141,7 +144,14 @@ def test_tokens_are_drawn_from_the_models_own_distribution(name: str, sampling: 
     temperature, top_p = sampling
     model, ends, limit, seeds = models()[name].double().eval(), [7, 21], 9, list(range(sum(COPIES)))
     drawn = continue_prompts(
-        SmallModel(model), PROMPTS, COPIES, uniform_numbers(seeds, limit), ends, temperature=temperature, top_p=top_p
+        SmallModel(model),
+        PROMPTS,
+        COPIES,
+        uniform_numbers(seeds, limit),
+        ends,
+        temperature=temperature,
+        top_p=top_p,
+        stop=GO_ON,
     )
     assert drawn.counts_B.tolist() != [limit] * len(seeds), "some row must end early for this to show something"
     rows = [prompt for prompt, count in zip(PROMPTS, COPIES, strict=True) for _ in range(count)]
@@ -162,7 +172,9 @@ def test_weights_that_are_nan_give_tokens_whose_logprobs_are_nan() -> None:
     """The learner then names the step; an index out of range would end the run without a word of why."""
     model: Qwen3ForCausalLM = models()["qwen3"].eval()
     model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
-    drawn = continue_prompts(SmallModel(model), PROMPTS, COPIES, uniform_numbers(range(6), 4), [50], temperature=1.0, top_p=1.0)
+    drawn = continue_prompts(
+        SmallModel(model), PROMPTS, COPIES, uniform_numbers(range(6), 4), [50], temperature=1.0, top_p=1.0, stop=GO_ON
+    )
     assert ((drawn.tokens_BT >= 0) & (drawn.tokens_BT < 50)).all()
     assert drawn.logprobs_BT.isnan().all()
 
@@ -175,9 +187,51 @@ def test_work_in_threads(threads: Callable[[int], None]) -> None:
     assert torch.get_num_threads() == 2
     assert torch.is_grad_enabled()
 
+    assert in_threads([torch.get_num_threads], stop=lambda: None) == [1]
+    assert in_threads([torch.get_num_threads]) == [2]
+
     def fail() -> None:
         raise ValueError("here")
 
     with pytest.raises(ValueError, match="here"):
         in_threads([lambda: None, fail])
     assert torch.get_num_threads() == 2
+
+
+def test_a_signal_ends_a_generation_at_its_next_token(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler runs while the threads draw, and what waits for them ends with it."""
+    policy = Policy.load(Model(path=str(tiny_model)), torch.device("cpu"), temperature=1.0)
+    sampler = TransformersSampler(policy.model, policy.tokenizer)
+    monkeypatch.setattr(sampler, "_end_tokens", [-1])  # rows go on until the limit
+    sampler.generate([SampleRequest((5, 6), (1, 2))], SamplingSettings(2))  # compiled
+    drawn: list[Drawn] = []
+
+    def remembered(*given: object, **named: object) -> Drawn:
+        drawn.append(continue_prompts(*given, **named))  # type: ignore[arg-type]
+        return drawn[-1]
+
+    monkeypatch.setattr("trainer.rollout.transformers_sampler.continue_prompts", remembered)
+
+    def handle(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(Stopped):
+            sampler.generate([SampleRequest((5, 6), tuple(range(100)))], SamplingSettings(4000))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert drawn, "the threads have ended before generate has"
+    assert all((part.counts_B < 4000).all() for part in drawn)
+
+
+def test_a_change_of_any_source_is_compiled_anew(tmp_path: Path) -> None:
+    for path in HERE.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert digest(tmp_path) == digest(HERE)
+    for path in sorted(tmp_path.glob("*.py")):
+        before = digest(tmp_path)
+        path.write_text(path.read_text() + "# changed\n")
+        assert digest(tmp_path) != before

@@ -35,13 +35,16 @@ def _product(left, right, turned_left, turned_right, keep, out):  # noqa: ARG001
         rows, columns = out.shape
         between = left.shape[0] if turned_left else left.shape[1]
         # To BLAS rows are columns: it is given the transposes, out^T = right^T left^T.
-        sizes = np.array([columns, rows, between, right.shape[1], left.shape[1]], np.int32)
+        sizes = np.array(
+            [columns, rows, between, right.shape[1], left.shape[1]], np.int64
+        )  # or 32 bits, of which these begin with
         factors = np.array([1, keep], left.dtype)
         how = np.array([ord("T") if turned_right else ord("N"), ord("T") if turned_left else ord("N")], np.uint8)
         size, factor, letter = sizes.ctypes.data, factors.ctypes.data, how.ctypes.data
         gemm(
-            letter, letter + 1, size, size + 4, size + 8, factor, right.ctypes.data, size + 12, left.ctypes.data, size + 16,
+            letter, letter + 1, size, size + 8, size + 16, factor, right.ctypes.data, size + 24, left.ctypes.data, size + 32,
             factor + factors.itemsize, out.ctypes.data, size,
         )  # fmt: skip
+        return sizes[0] + factors[0] + how[0]  # used until here: only their addresses are known to the compiler above
 
     return call

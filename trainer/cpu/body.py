@@ -108,6 +108,8 @@ class Passes:
 
     def backward(self, grad_ND: Tensor) -> tuple[Tensor, Weights]:
         """The gradients of the embeddings and of all weights; what was kept goes."""
+        if not self._kept:
+            raise RuntimeError("a second backward pass: what the first one needed is gone")
         grad_x_ND = torch.empty_like(grad_ND)
 
         def work(chunks: Sequence[Chunk]) -> Weights:

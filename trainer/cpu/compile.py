@@ -1,14 +1,31 @@
 """How kernels are compiled, and the one function that the C library has not got for many numbers at a time."""
 
+import hashlib
 import math
+from pathlib import Path
 
+import numba
 import numpy as np
+import torch
 from numba import njit, types
 from numba.extending import overload
 
 # Sums may be reordered, so that they are computed many at a time; that there were no NaN and infinity is not assumed.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 VECTOR = 32  # numbers that are computed together at most
+
+
+def digest(folder: Path) -> str:
+    """Of all that compiled kernels are made of: the sources in the folder, numba and torch."""
+    text = hashlib.sha256(f"{numba.__version__} {torch.__version__}".encode())
+    for path in sorted(folder.glob("*.py")):
+        text.update(path.read_bytes())
+    return text.hexdigest()[:16]
+
+
+HERE = Path(__file__).parent
+# A folder for each version: numba looks at the file of the function that is called, not at those of the functions within.
+numba.config.CACHE_DIR = str(Path(numba.config.CACHE_DIR or HERE / "__pycache__") / f"kernels-{digest(HERE)}")
 
 
 def kernel(function):
@@ -43,7 +60,8 @@ def _exp(x):
         p = p * r + np.float32(1.6666665459e-1)
         p = p * r + np.float32(5.0000001201e-1)
         p = p * r * r + r + np.float32(1.0)
-        power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+        whole = n if n == n else np.float32(0)  # of NaN there is no integer
+        power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
         return p * power
 
     return expf

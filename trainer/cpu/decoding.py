@@ -1,11 +1,10 @@
-"""Continuing many prompts at once, a token a step, with a small model on a CPU: all of it in one kernel, one thread.
+"""Continuing many prompts at once, a token a step, with a small model on a CPU, in one thread.
 
 Axes: B row, T token, and those of trainer/cpu/kernels.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy
@@ -14,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainer.cpu import passes
-from trainer.cpu.body import Chunk
+from trainer.cpu.body import chunked
 from trainer.cpu.weights import Parameters, Shape, rotations, run
 
 
@@ -52,34 +51,48 @@ def continue_prompts(
     *,
     temperature: float,
     top_p: float,
+    stop: numpy.ndarray,
 ) -> Drawn:
     """`copies[i]` continuations of prompt i, at most T tokens each, up to one of the tokens `ends`.
 
-    `uniform_BT`: the numbers between 0 and 1, float64, by which each row's tokens are drawn; no row depends on another.
+    `uniform_BT`: the numbers between 0 and 1, float64, by which each row's tokens are drawn. `stop` [1]: where it
+    becomes other than 0, what has been drawn so far is given back.
     """
     shape, weights = model.shape, model.weights
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     cos, sin = model.rotations(int(lengths.max()) + uniform_BT.shape[1])
-    starts = numpy.array([0, *accumulate(lengths.tolist())])
-    positions = torch.cat([torch.arange(len(prompt)) for prompt in prompts])
-    chunk, layers = Chunk(slice(0, len(positions)), starts), len(weights.down)
-    room = chunk.room(shape, weights, layers)
-    room[0][0] = model.embeddings[torch.tensor([token for prompt in prompts for token in prompt])]
-    hidden = torch.empty_like(room[0][0])
-    given = (shape.eps, shape.factor, cos[positions], sin[positions], starts)
-    run(passes.forward, *weights.all(), *given, *room, hidden)
-
-    rows = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies))
-    keys, values = (hidden.new_empty(layers, len(rows), shape.key_heads, len(cos), shape.size) for _ in range(2))
-    for parts, of_keys, of_values in zip(room[3], keys, values, strict=True):
-        run(passes.remember, parts, starts, numpy.array(copies), shape.heads, of_keys, of_values)
-    logits = (hidden[torch.from_numpy(starts[1:] - 1)] @ model.head.T)[rows]
+    rows, layers = sum(copies), len(weights.down)
+    keys, values = (cos.new_empty(layers, rows, shape.key_heads, len(cos), shape.size) for _ in range(2))
+    hidden_CD, first, place = weights.down.new_empty(len(prompts), weights.down.shape[1]), 0, 0
+    for chunk in chunked(lengths.tolist(), 1):
+        count = len(chunk.starts) - 1
+        some, of_some = prompts[first : first + count], numpy.array(copies[first : first + count])
+        positions = torch.cat([torch.arange(len(prompt)) for prompt in some])
+        room = chunk.room(shape, weights, layers)
+        room[0][0] = model.embeddings[torch.tensor([token for prompt in some for token in prompt])]
+        hidden = torch.empty_like(room[0][0])
+        given = (shape.eps, shape.factor, cos[positions], sin[positions], chunk.starts)
+        run(passes.forward, *weights.all(), *given, *room, hidden)
+        for parts, of_keys, of_values in zip(room[3], keys, values, strict=True):
+            run(passes.remember, parts, chunk.starts, of_some, shape.heads, of_keys[place:], of_values[place:])
+        hidden_CD[first : first + count] = hidden[torch.from_numpy(chunk.starts[1:] - 1)]
+        first, place = first + count, place + int(of_some.sum())
+    logits = (hidden_CD @ model.head.T).repeat_interleave(torch.tensor(copies), dim=0)
     tokens_BT = torch.zeros(uniform_BT.shape, dtype=torch.long)
-    drawn = Drawn(tokens_BT, torch.zeros(uniform_BT.shape, dtype=torch.float32), torch.zeros(len(rows), dtype=torch.long))
+    drawn = Drawn(tokens_BT, torch.zeros(uniform_BT.shape, dtype=torch.float32), torch.zeros(rows, dtype=torch.long))
     run(
         passes.continue_rows,
         *(logits, model.embeddings, *weights.all(), model.head, shape.eps, shape.factor, cos, sin),
-        *(lengths[rows], keys, values, temperature, top_p, uniform_BT, numpy.array(ends)),
+        *(
+            lengths.repeat_interleave(torch.tensor(copies)),
+            keys,
+            values,
+            temperature,
+            top_p,
+            uniform_BT,
+            numpy.array(ends),
+            stop,
+        ),
         *(drawn.tokens_BT, drawn.logprobs_BT, drawn.counts_B),
     )
     return drawn

@@ -1,7 +1,7 @@
 """What lies between a decoder layer's matrix products, on a CPU, for float32 and float64.
 
 Each kernel runs in the thread that calls it and lets other Python threads run meanwhile; what it writes is preallocated.
-Compiled at its first call and kept beside this file (numba's cache). NaN and infinity pass through.
+Compiled at its first call and kept (trainer/cpu/compile.py). NaN passes through.
 
 Axes: R row (a packed token), D hidden, H query head, K key head, S head size, M width of the MLP, C sequence. Queries, keys
 and values of a token lie one after another: `qkv` [R, (H + 2 K) S], `qk` [R, (H + K) S].

@@ -15,7 +15,7 @@ def forward(
     eps, factor, cos, sin, starts, xs, scales, qkvs, parts, head_scales, log_sums, attendeds, middles, middle_scales, gates,
     last_scale, hidden,
 ):  # fmt: skip
-    """All layers and the last norm: `hidden` [R, D] of `xs[0]`; weights as in trainer/cpu/layer.py.
+    """All layers and the last norm: `hidden` [R, D] of `xs[0]`; weights as in trainer/cpu/weights.py.
 
     What the backward pass needs is written, of each layer (or over and over into the room for one): `xs` [layers + 1 (or 2),
     R, D] what goes into it, `scales` [., R] of its first norm, `qkvs` [., R, (H + 2 K) S], `parts`, `head_scales` and
@@ -187,7 +187,7 @@ def decode(
 ):  # fmt: skip
     """One more token a row through all layers: `logits` [R, V] of its embeddings `x` [R, D], which are overwritten.
 
-    The weights of all layers, as of trainer/cpu/layer.py, one after another; `keys`, `values` [layers, P, K, L, S]; `cos`,
+    The weights of all layers, as of trainer/cpu/weights.py, one after another; `keys`, `values` [layers, P, K, L, S]; `cos`,
     `sin` [R, S]; the rest as in `attend_next`.
     """
     rows, dtype, size, key_heads = len(x), x.dtype, cos.shape[1], keys.shape[2]
@@ -216,9 +216,9 @@ def decode(
 @kernel
 def continue_rows(
     logits, embeddings, input_norms, qkvs, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm, head,
-    eps, factor, cos, sin, lengths, keys, values, temperature, top_p, uniform, ends, tokens, logprobs, counts,
+    eps, factor, cos, sin, lengths, keys, values, temperature, top_p, uniform, ends, stop, tokens, logprobs, counts,
 ):  # fmt: skip
-    """Draws tokens until each row has drawn one of `ends` or as many as `uniform` [R, T] has numbers for it.
+    """Draws tokens until each row has one of `ends`, or as many as `uniform` [R, T] has numbers, or `stop` [1] is not 0.
 
     `logits` [R, V] behind the prompts of `lengths` [R] tokens, whose `keys` and `values` are in the cache; `cos`, `sin` [L, S]
     of all positions. Written: `tokens` and `logprobs` [R, T], `counts` [R] of them. `logits` and `lengths` are overwritten.
@@ -243,7 +243,7 @@ def continue_rows(
                 turns[0, left], turns[1, left] = cos[at], sin[at]
                 left += 1
         rows = left
-        if rows == 0 or step + 1 == limit:
+        if rows == 0 or step + 1 == limit or stop[0] != 0:
             break
         decode(
             x[:rows], input_norms, qkvs, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm, head,

@@ -22,6 +22,9 @@ def fits(model: PreTrainedModel) -> bool:
     config, body = model.config, model.base_model
     if model.dtype not in (torch.float32, torch.float64) or config.hidden_act != "silu":
         return False
+    head = model.get_output_embeddings()
+    if head.bias is not None or head.weight.shape != body.embed_tokens.weight.shape:
+        return False
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         return False
     return body.rotary_emb.rope_type == "default" and all(

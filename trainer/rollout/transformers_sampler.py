@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria
 
+from trainer.cpu.body import LONGEST
 from trainer.cpu.decoding import Drawn, Model, continue_prompts
 from trainer.cpu.threads import in_threads
 from trainer.cpu.weights import fits
@@ -79,11 +80,14 @@ class TransformersSampler:
 
     def _generate_part(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Completion]:
         """All completions of the requests at once; a small model's in as many threads as torch has, each its share of them."""
-        if self._fits and not settings.stop:  # the library alone looks for stop strings
+        longest = max(len(request.prompt_token_ids) for request in requests)
+        if self._fits and not settings.stop and longest <= LONGEST:  # the library alone looks for stop strings
+            stop = numpy.zeros(1, numpy.int8)
             model = Model(self._model)
             rows = sum(len(request.seeds) for request in requests)
             shares = in_parts(requests, ceil(rows / torch.get_num_threads()))
-            drawn = in_threads([partial(self._draw_small, share, settings, model) for share in shares])
+            tasks = [partial(self._draw_small, share, settings, model, stop) for share in shares]
+            drawn = in_threads(tasks, stop=lambda: stop.fill(1))
         else:
             drawn = in_threads([partial(self._draw, requests, settings)])
         return [
@@ -94,7 +98,9 @@ class TransformersSampler:
             )
         ]
 
-    def _draw_small(self, requests: Sequence[SampleRequest], settings: SamplingSettings, model: Model) -> Drawn:
+    def _draw_small(
+        self, requests: Sequence[SampleRequest], settings: SamplingSettings, model: Model, stop: numpy.ndarray
+    ) -> Drawn:
         return continue_prompts(
             model,
             [request.prompt_token_ids for request in requests],
@@ -103,6 +109,7 @@ class TransformersSampler:
             self._end_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
+            stop=stop,
         )
 
     def _draw(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Drawn:
