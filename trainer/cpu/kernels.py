@@ -35,6 +35,8 @@ def norm_backward(x, weight, scale, grad, grad_weight, grad_x, out):
     rows, width = x.shape
     for row in range(rows):
         factor, total = scale[row], x.dtype.type(0)
+        if factor == 0:  # the square of a number has overflowed: a step with it must not be taken
+            factor = x.dtype.type(np.nan)
         for i in range(width):
             total += grad[row, i] * weight[i] * x[row, i]
         shift = total * factor * factor / x.dtype.type(width)
