@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from redis import Redis
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
 
 from api.database import engine
 from api.models import Base
@@ -27,6 +29,10 @@ from migrations import schema
 
 # Models of tests are tiny: further threads cost more than they give, and other tests run beside. Before PyTorch is imported.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# Each test process and its children keep compiled kernels of their own: numba's folder is not for two that compile at once for
+# other types of numbers, which only tests do.
+_KERNELS = Path(__file__).parents[1] / "trainer/cpu/__pycache__" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ["NUMBA_CACHE_DIR"] = str(_KERNELS)
 
 SECONDS = 30.0
 # For an API beside tests that do the same work themselves: its reaper, relay and webhooks look once, when it starts.
@@ -73,14 +79,29 @@ def servers() -> Iterator[embedded.Servers]:
         engine().dispose()
 
 
+def _emptied() -> bool:
+    """Whether the record could be emptied: not while a request of an earlier test, which nobody waits for, still reads it.
+
+    It gives way before PostgreSQL looks for deadlocks (after 1 s): such a request has locked some tables and wants others.
+    """
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    try:
+        with engine().begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '200ms'"))
+            # No reaper acts meanwhile (a service looks once when it starts).
+            connection.execute(select(func.pg_advisory_xact_lock(LEADER_LOCK)))
+            connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    except OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            return False
+        raise
+    return True
+
+
 @pytest.fixture
 def record(servers: embedded.Servers) -> Settings:
     """An empty record and an empty broker; returns the settings that point at them."""
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-    with engine().begin() as connection:
-        # No reaper acts meanwhile (a service looks once when it starts): it locks tables in another order than TRUNCATE.
-        connection.execute(select(func.pg_advisory_xact_lock(LEADER_LOCK)))
-        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    wait_until(_emptied)
     with Redis.from_url(servers.redis_url) as broker:
         broker.flushall()
     return settings()
