@@ -26,10 +26,8 @@ LOGITS_KEPT = 2**26  # elements of log p kept for the backward pass at most: 256
 def head_logprobs(hidden_ND: Tensor, weight_VD: Tensor, token_ids_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """(log-probability of each token, entropy of the distribution there), nats, at `temperature`; both differentiable.
 
-    In float32, or float64 where the hidden states are. Raises IndexError for a token that the head does not know.
+    In float32, or float64 where the hidden states are. On a CPU raises IndexError for a token that the head does not know.
     """
-    if len(token_ids_N) and not 0 <= int(token_ids_N.min()) <= int(token_ids_N.max()) < len(weight_VD):
-        raise IndexError(f"token ids from {int(token_ids_N.min())} to {int(token_ids_N.max())}, and a head of {len(weight_VD)}")
     logprobs_N, entropy_N = _HeadLogprobs.apply(hidden_ND, weight_VD, token_ids_N, temperature, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return logprobs_N, entropy_N
 
@@ -80,6 +78,9 @@ def all_logprobs_of(
     logits = hidden_ND @ weight_VD.T
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if in_kernels(logits.device):
+        lowest, highest = map(int, token_ids_N.aminmax()) if len(token_ids_N) else (0, 0)
+        if lowest < 0 or highest >= len(weight_VD):  # kernels do not look
+            raise IndexError(f"token ids from {lowest} to {highest}, and a head of {len(weight_VD)}")
         by_rows(softmax.log_probabilities, logits, token_ids_N, temperature, logprobs_N, entropy_N)
         return logits
     all_logprobs = logits.div_(temperature).log_softmax(-1)

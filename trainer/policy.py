@@ -64,7 +64,7 @@ class Policy:
 
     def distribution(self, batch: Batch) -> TokenDistribution:
         """Log-probabilities and entropies of the batch's completion tokens; only those positions meet the head."""
-        hidden_ND = self._hidden(batch)
+        hidden_ND = self._hidden(batch.token_ids_N, batch.positions_N, batch.lengths)
         logprobs_M, entropy_M = head_logprobs(
             hidden_ND.index_select(0, batch.trained_M), self._head.weight, batch.targets_M, self.temperature
         )
@@ -78,24 +78,18 @@ class Policy:
     def token_logprobs(self, sequences: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """Log-probabilities at temperature 1 of tokens 1.. of sequences of one length: our side of the weight proof."""
         ids = torch.tensor(sequences, device=self.device)
-        if self._rows is not None and ids.shape[1] <= LONGEST:
-            positions = torch.arange(ids.shape[1]).repeat(len(ids))
-            hidden = self._rows(ids.flatten(), positions, [ids.shape[1]] * len(ids)).view(*ids.shape, -1)
-        else:
-            hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state
+        positions = torch.arange(ids.shape[1], device=self.device).repeat(len(ids))
+        hidden = self._hidden(ids.flatten(), positions, [ids.shape[1]] * len(ids)).view(*ids.shape, -1)
         logits = self._head(hidden[:, :-1]).float()
         chosen: list[list[float]] = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1).tolist()
         return chosen
 
-    def _hidden(self, batch: Batch) -> Tensor:
-        """Hidden states [N, D] behind the last norm."""
-        if self._rows is not None and max(batch.lengths) <= LONGEST:
-            return self._rows(batch.token_ids_N, batch.positions_N, batch.lengths)
+    def _hidden(self, token_ids_N: Tensor, positions_N: Tensor, lengths: list[int]) -> Tensor:
+        """Hidden states [N, D] behind the last norm, of packed sequences."""
+        if self._rows is not None and max(lengths) <= LONGEST:
+            return self._rows(token_ids_N, positions_N, lengths)
         hidden_ND: Tensor = self._body(
-            input_ids=batch.token_ids_N[None],
-            position_ids=batch.positions_N[None],
-            sequence_lengths=batch.lengths,
-            use_cache=False,
+            input_ids=token_ids_N[None], position_ids=positions_N[None], sequence_lengths=lengths, use_cache=False
         ).last_hidden_state[0]
         return hidden_ND
 

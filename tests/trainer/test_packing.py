@@ -79,6 +79,11 @@ def test_head_gradients_equal_autograds(monkeypatch: pytest.MonkeyPatch, at_once
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
+def test_a_token_that_the_head_does_not_know_is_refused() -> None:
+    with pytest.raises(IndexError, match="from 2 to 7, and a head of 7"):
+        head_logprobs(torch.ones(2, 5), torch.ones(7, 5), torch.tensor([2, 7]), 1.0)
+
+
 def test_a_model_that_caps_its_logits_is_refused(tiny_model: Path) -> None:
     torch.manual_seed(0)
     config = Gemma2Config(

@@ -35,9 +35,8 @@ def _product(left, right, turned_left, turned_right, keep, out):  # noqa: ARG001
         rows, columns = out.shape
         between = left.shape[0] if turned_left else left.shape[1]
         # To BLAS rows are columns: it is given the transposes, out^T = right^T left^T.
-        sizes = np.array(
-            [columns, rows, between, right.shape[1], left.shape[1]], np.int64
-        )  # or 32 bits, of which these begin with
+        # 64 bits, which a BLAS of 32-bit integers can read as well: the lower half comes first.
+        sizes = np.array([columns, rows, between, right.shape[1], left.shape[1]], np.int64)
         factors = np.array([1, keep], left.dtype)
         how = np.array([ord("T") if turned_right else ord("N"), ord("T") if turned_left else ord("N")], np.uint8)
         size, factor, letter = sizes.ctypes.data, factors.ctypes.data, how.ctypes.data

@@ -7,7 +7,7 @@ sequences, R that of a chunk, and those of trainer/cpu/kernels.py.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
 from math import ceil
@@ -71,14 +71,44 @@ class Chunk:
     rows: slice  # of N
     starts: numpy.ndarray  # [C + 1], counted from the first row
 
-    def room(self, shape: Shape, weights: Weights, layers: int) -> list[Tensor]:
-        """What `passes.forward` writes, from `xs` to `last_scale`, for so many layers."""
-        rows, heads = int(self.starts[-1]), shape.heads + shape.key_heads
-        qkv = (heads + shape.key_heads) * shape.size
-        widths = [(rows,), (rows, qkv), (rows * qkv,), (rows, heads), (rows * shape.heads,), (rows, shape.heads * shape.size)]
-        widths += [(rows, weights.down.shape[1]), (rows,), (rows, weights.gate_up.shape[1])]
-        new = weights.down.new_empty
-        return [new(layers + 1, rows, weights.down.shape[1]), *(new(layers, *width) for width in widths), new(rows)]
+    def room(self, shape: Shape, weights: Weights, layers: int) -> "Room":
+        """For so many layers."""
+        rows, heads, size, width = int(self.starts[-1]), shape.heads, shape.size, weights.down.shape[1]
+        qkv, all_heads, new = weights.qkv.shape[1], heads + shape.key_heads, weights.down.new_empty
+        return Room(
+            xs=new(layers + 1, rows, width),
+            scales=new(layers, rows),
+            qkvs=new(layers, rows, qkv),
+            parts=new(layers, rows * qkv),
+            head_scales=new(layers, rows, all_heads),
+            log_sums=new(layers, rows * heads),
+            attendeds=new(layers, rows, heads * size),
+            middles=new(layers, rows, width),
+            middle_scales=new(layers, rows),
+            gates=new(layers, rows, weights.gate_up.shape[1]),
+            last_scale=new(rows),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What `passes.forward` writes, in the order of its arguments; there is what each is."""
+
+    xs: Tensor
+    scales: Tensor
+    qkvs: Tensor
+    parts: Tensor
+    head_scales: Tensor
+    log_sums: Tensor
+    attendeds: Tensor
+    middles: Tensor
+    middle_scales: Tensor
+    gates: Tensor
+    last_scale: Tensor
+
+    def all(self) -> list[Tensor]:
+        """In order."""
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 class Passes:
@@ -89,7 +119,7 @@ class Passes:
         self._cos, self._sin = cos_NS, sin_NS
         self._workers = max(1, min(torch.get_num_threads(), len(lengths), sum(lengths) // ALONE))
         self._chunks = chunked(lengths, self._workers)
-        self._kept: dict[int, list[Tensor]] = {}  # by a chunk's first row
+        self._kept: dict[int, Room] = {}  # by a chunk's first row
 
     def forward(self, x_ND: Tensor, *, keep: bool) -> Tensor:
         """Hidden states [N, D] of embeddings [N, D]."""
@@ -98,8 +128,15 @@ class Passes:
         def work(chunks: Iterator[Chunk]) -> None:
             for chunk in chunks:
                 room = chunk.room(self._shape, self._weights, len(self._weights.down) if keep else 1)
-                room[0][0] = x_ND[chunk.rows]
-                run(passes.forward, *self._weights.all(), self._shape.eps, *self._given(chunk), *room, hidden_ND[chunk.rows])
+                room.xs[0] = x_ND[chunk.rows]
+                run(
+                    passes.forward,
+                    *self._weights.all(),
+                    self._shape.eps,
+                    *self._given(chunk),
+                    *room.all(),
+                    hidden_ND[chunk.rows],
+                )
                 if keep:
                     self._kept[chunk.rows.start] = room
 
@@ -117,7 +154,7 @@ class Passes:
             for chunk in chunks:
                 kept, given = self._kept.pop(chunk.rows.start), self._given(chunk)
                 rows = chunk.rows
-                run(passes.backward, *self._weights.all(), *given, *kept, grad_ND[rows], *grads.all(), grad_x_ND[rows])
+                run(passes.backward, *self._weights.all(), *given, *kept.all(), grad_ND[rows], *grads.all(), grad_x_ND[rows])
             return grads
 
         # Which thread adds up which chunks is fixed, so that the same sum comes out again.

@@ -17,7 +17,7 @@ from trainer.cpu.body import chunked
 from trainer.cpu.weights import Parameters, Shape, rotations, run
 
 
-class Model:
+class SmallModel:
     """A copy of a model's weights as they are now. Of a model that fits (trainer/cpu/weights.py)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -43,7 +43,7 @@ class Drawn:
 
 
 def continue_prompts(
-    model: Model,
+    model: SmallModel,
     prompts: Sequence[tuple[int, ...]],
     copies: Sequence[int],
     uniform_BT: Tensor,
@@ -69,11 +69,11 @@ def continue_prompts(
         some, of_some = prompts[first : first + count], numpy.array(copies[first : first + count])
         positions = torch.cat([torch.arange(len(prompt)) for prompt in some])
         room = chunk.room(shape, weights, layers)
-        room[0][0] = model.embeddings[torch.tensor([token for prompt in some for token in prompt])]
-        hidden = torch.empty_like(room[0][0])
+        room.xs[0] = model.embeddings[torch.tensor([token for prompt in some for token in prompt])]
+        hidden = torch.empty_like(room.xs[0])
         given = (shape.eps, shape.factor, cos[positions], sin[positions], chunk.starts)
-        run(passes.forward, *weights.all(), *given, *room, hidden)
-        for parts, of_keys, of_values in zip(room[3], keys, values, strict=True):
+        run(passes.forward, *weights.all(), *given, *room.all(), hidden)
+        for parts, of_keys, of_values in zip(room.parts, keys, values, strict=True):
             run(passes.remember, parts, chunk.starts, of_some, shape.heads, of_keys[place:], of_values[place:])
         hidden_CD[first : first + count] = hidden[torch.from_numpy(chunk.starts[1:] - 1)]
         first, place = first + count, place + int(of_some.sum())

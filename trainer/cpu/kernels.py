@@ -80,17 +80,16 @@ def gate_backward(gate_up, grad, out, grad_gate_up):
 
 @kernel
 def to_heads(qkv, weights, eps, factor, cos, sin, starts, query, key, value, scale):
-    """Of `qkv` [R, (H + 2 K) S] each head's `query` [C, H, L, S], `key` and `value` [C, K, L, S]; 0 beyond a sequence's end.
+    """Of `qkv` [R, (H + 2 K) S] each head's `query` [C, H, L, S], `key` and `value` [C, K, L, S], for C sequences of L tokens.
 
     Queries and keys are normed where `weights` [H + K, S] are given (else [0, 0]), with the norm's `scale` [R, H + K], then
     rotated by position (`cos`, `sin` [R, S], of which the first half negated), and queries multiplied by `factor`. `starts`
-    [C + 1]: the row with which each sequence begins, and the end of the last.
+    [C]: the row with which each sequence begins.
     """
-    sequences, heads, _, size = query.shape
+    sequences, heads, length, size = query.shape
     key_heads, half, normed = key.shape[1], size // 2, len(weights) > 0
     x = np.empty(2 * size, qkv.dtype)  # twice: what stands half of it away then lies behind, and loops run over whole vectors
     for n in range(sequences):
-        length = starts[n + 1] - starts[n]
         for head in range(heads + key_heads):
             out = query[n, head] if head < heads else key[n, head - heads]
             times = qkv.dtype.type(factor) if head < heads else qkv.dtype.type(1)
@@ -112,18 +111,16 @@ def to_heads(qkv, weights, eps, factor, cos, sin, starts, query, key, value, sca
                     x[size + d] = x[d]
                 for d in range(size):
                     out[i, d] = x[d] * cos[row, d] + x[half + d] * sin[row, d]
-            out[length:] = 0
-        _to_heads(qkv, (heads + key_heads) * size, starts[n], length, value[n])
+        spread(qkv, starts[n], (heads + key_heads) * size, value[n])
 
 
 @kernel
 def to_heads_backward(qkv, weights, factor, cos, sin, starts, scale, of_query, of_key, of_value, grad_weights, grad_qkv):
     """`grad_qkv` of the gradients of `to_heads`' outputs; adds to `grad_weights` [H + K, S]."""
-    sequences, heads, _, size = of_query.shape
+    sequences, heads, length, size = of_query.shape
     key_heads, half, normed = of_key.shape[1], size // 2, len(weights) > 0
     x, grad, turned = np.empty(size, qkv.dtype), np.empty(size, qkv.dtype), np.empty(2 * size, qkv.dtype)
     for n in range(sequences):
-        length = starts[n + 1] - starts[n]
         for head in range(heads + key_heads):
             given = of_query[n, head] if head < heads else of_key[n, head - heads]
             times = qkv.dtype.type(factor) if head < heads else qkv.dtype.type(1)
@@ -137,6 +134,8 @@ def to_heads_backward(qkv, weights, factor, cos, sin, starts, scale, of_query, o
                     grad[d] = (given[i, d] * cos[row, d] + turned[half + d]) * times
                 if normed:
                     share, total = scale[row, head], qkv.dtype.type(0)
+                    if share == 0:  # as in norm_backward
+                        share = qkv.dtype.type(np.nan)
                     for d in range(size):
                         x[d] = qkv[row, head * size + d] * share
                     for d in range(size):
@@ -150,98 +149,72 @@ def to_heads_backward(qkv, weights, factor, cos, sin, starts, scale, of_query, o
                         grad[d] = share * (grad[d] - x[d] * shift)
                 for d in range(size):
                     grad_qkv[row, head * size + d] = grad[d]
-        _from_heads(of_value[n], (heads + key_heads) * size, starts[n], length, grad_qkv)
+        gather(of_value[n], starts[n], (heads + key_heads) * size, grad_qkv)
 
 
 @kernel
-def spread(rows, starts, out):
-    """`rows` [R, H S] by head, `out` [C, H, L, S]; 0 beyond a sequence's end."""
-    for n in range(len(out)):
-        _to_heads(rows, 0, starts[n], starts[n + 1] - starts[n], out[n])
+def spread(rows, start, first, out):
+    """The heads in the columns of `rows` from `first` on, `out` [H, T, S] of the rows from `start` on."""
+    heads, length, size = out.shape
+    for head in range(heads):
+        for i in range(length):
+            for d in range(size):
+                out[head, i, d] = rows[start + i, first + head * size + d]
 
 
 @kernel
-def gather(by_head, starts, out):
+def gather(by_head, start, first, out):
     """What `spread` does, backwards."""
-    for n in range(len(by_head)):
-        _from_heads(by_head[n], 0, starts[n], starts[n + 1] - starts[n], out)
-
-
-@kernel
-def _to_heads(rows, first, start, length, out):
-    heads, _, size = out.shape
+    heads, length, size = by_head.shape
     for head in range(heads):
-        at = first + head * size
         for i in range(length):
             for d in range(size):
-                out[head, i, d] = rows[start + i, at + d]
-        out[head, length:] = 0
+                out[start + i, first + head * size + d] = by_head[head, i, d]
 
 
 @kernel
-def _from_heads(by_head, first, start, length, out):
-    heads, _, size = by_head.shape
+def weigh(scores, log_sum):
+    """Causal softmax in place of `scores` [H, T, T]; `log_sum` [H, T] is the log of each query's sum of exponentials."""
+    heads, length = log_sum.shape
     for head in range(heads):
-        at = first + head * size
         for i in range(length):
-            for d in range(size):
-                out[start + i, at + d] = by_head[head, i, d]
+            row = scores[head, i]
+            largest = largest_of(row, i + 1)
+            log_sum[head, i] = largest
+            for j in range(i + 1):
+                row[j] -= largest
+            row[i + 1 :] = 0
+        exponentials(scores[head].reshape(-1))
+        for i in range(length):
+            row, total = scores[head, i], scores.dtype.type(0)
+            for j in range(i + 1):
+                total += row[j]
+            log_sum[head, i] += math.log(total)
+            share = scores.dtype.type(1) / total
+            for j in range(i + 1):
+                row[j] *= share
+            row[i + 1 :] = 0
 
 
 @kernel
-def weigh(scores, starts, log_sum):
-    """Causal softmax in place of `scores` [C, H, L, L]; `log_sum` [C, H, L] is the log of each query's sum of exponentials."""
-    sequences, heads = scores.shape[:2]
-    for n in range(sequences):
-        length = starts[n + 1] - starts[n]
-        for head in range(heads):
-            for i in range(length):
-                row = scores[n, head, i]
-                largest = largest_of(row, i + 1)
-                log_sum[n, head, i] = largest
-                for j in range(i + 1):
-                    row[j] -= largest
-                row[i + 1 :] = 0
-            scores[n, head, length:] = 0
-            exponentials(scores[n, head].reshape(-1))
-            for i in range(length):
-                row = scores[n, head, i]
-                total = scores.dtype.type(0)
-                for j in range(i + 1):
-                    total += row[j]
-                log_sum[n, head, i] += math.log(total)
-                share = scores.dtype.type(1) / total
-                for j in range(i + 1):
-                    row[j] *= share
-                row[i + 1 :] = 0
-            scores[n, head, length:] = 0
-
-
-@kernel
-def weigh_backward(scores, starts, log_sum, grad):
-    """Of `scores` [C, H, L, L] the weights, in place; of their gradient `grad` that of the scores, in place."""
-    sequences, heads = scores.shape[:2]
-    for n in range(sequences):
-        length = starts[n + 1] - starts[n]
-        for head in range(heads):
-            for i in range(length):
-                row, shift = scores[n, head, i], log_sum[n, head, i]
-                for j in range(i + 1):
-                    row[j] -= shift
-                row[i + 1 :] = 0
-            scores[n, head, length:] = 0
-            exponentials(scores[n, head].reshape(-1))
-            for i in range(length):
-                row, slope = scores[n, head, i], grad[n, head, i]
-                mean = scores.dtype.type(0)
-                for j in range(i + 1):
-                    mean += row[j] * slope[j]
-                for j in range(i + 1):
-                    slope[j] = row[j] * (slope[j] - mean)
-                row[i + 1 :] = 0
-                slope[i + 1 :] = 0
-            scores[n, head, length:] = 0
-            grad[n, head, length:] = 0
+def weigh_backward(scores, log_sum, grad):
+    """Of `scores` [H, T, T] the weights, in place; of their gradient `grad` that of the scores, in place."""
+    heads, length = log_sum.shape
+    for head in range(heads):
+        for i in range(length):
+            row = scores[head, i]
+            for j in range(i + 1):
+                row[j] -= log_sum[head, i]
+            row[i + 1 :] = 0
+        exponentials(scores[head].reshape(-1))
+        for i in range(length):
+            row, slope, mean = scores[head, i], grad[head, i], scores.dtype.type(0)
+            for j in range(i + 1):
+                mean += row[j] * slope[j]
+            for j in range(i + 1):
+                slope[j] = row[j] * (slope[j] - mean)
+            row[i + 1 :] = 0
+            slope[i + 1 :] = 0
 
 
 @kernel
@@ -260,26 +233,29 @@ def heads_of(parts, start, end, heads, key_heads, size):
 
 @kernel
 def attend(qkv, weights, eps, factor, cos, sin, starts, parts, scale, log_sum, out):
-    """Causal attention within each sequence, `out` [R, H S]. Written too: `parts` (`heads_of`), `log_sum` [R H] (`weigh`)."""
+    """Causal attention within each sequence, `out` [R, H S]. Written too: `parts` (`heads_of`), `log_sum` [R H] (`weigh`).
+
+    `starts` [C + 1]: the row with which each sequence begins, and the end of the last; the rest as in `to_heads`.
+    """
     size = cos.shape[1]
     heads = out.shape[1] // size
     key_heads = scale.shape[1] - heads
     group, longest = heads // key_heads, np.diff(starts).max()
     room, of_room = np.empty(heads * longest * longest, qkv.dtype), np.empty(heads * longest * size, qkv.dtype)
     for n in range(len(starts) - 1):
-        bounds, length = starts[n : n + 2], starts[n + 1] - starts[n]
+        at, length = starts[n : n + 1], starts[n + 1] - starts[n]
         query, key, value = heads_of(parts, starts[n], starts[n + 1], heads, key_heads, size)
-        to_heads(qkv, weights, eps, factor, cos, sin, bounds, query, key, value, scale)
-        scores = room[: heads * length * length].reshape((1, heads, length, length))
-        by_head = of_room[: heads * length * size].reshape((1, heads, length, size))
-        grouped = room[: heads * length * length].reshape((key_heads, group * length, length))
+        to_heads(qkv, weights, eps, factor, cos, sin, at, query, key, value, scale)
+        scores = room[: heads * length * length].reshape((heads, length, length))
+        by_head = of_room[: heads * length * size].reshape((heads, length, size))
+        grouped = scores.reshape((key_heads, group * length, length))
         asked, given = query.reshape((key_heads, group * length, size)), by_head.reshape((key_heads, group * length, size))
         for head in range(key_heads):
             product(asked[head], key[0, head], False, True, 0, grouped[head])
-        weigh(scores, bounds - starts[n], log_sum[starts[n] * heads : starts[n + 1] * heads].reshape((1, heads, length)))
+        weigh(scores, log_sum[starts[n] * heads : starts[n + 1] * heads].reshape((heads, length)))
         for head in range(key_heads):
             product(grouped[head], value[0, head], False, False, 0, given[head])
-        gather(by_head, bounds, out)
+        gather(by_head, starts[n], 0, out)
 
 
 @kernel
@@ -293,11 +269,11 @@ def attend_backward(qkv, weights, factor, cos, sin, starts, parts, scale, log_su
     grads = np.empty(longest * qkv.shape[1], qkv.dtype)
     outs = np.empty(heads * longest * size, qkv.dtype)
     for n in range(len(starts) - 1):
-        bounds, length = starts[n : n + 2], starts[n + 1] - starts[n]
+        at, length = starts[n : n + 1], starts[n + 1] - starts[n]
         query, key, value = heads_of(parts, starts[n], starts[n + 1], heads, key_heads, size)
         of_query, of_key, of_value = heads_of(grads, 0, length, heads, key_heads, size)
-        by_head = outs[: heads * length * size].reshape((1, heads, length, size))
-        spread(grad, bounds, by_head)
+        by_head = outs[: heads * length * size].reshape((heads, length, size))
+        spread(grad, starts[n], 0, by_head)
         asked, given = query.reshape((key_heads, group * length, size)), by_head.reshape((key_heads, group * length, size))
         scores = room[: heads * length * length].reshape((key_heads, group * length, length))
         slopes = of_room[: heads * length * length].reshape((key_heads, group * length, length))
@@ -305,14 +281,13 @@ def attend_backward(qkv, weights, factor, cos, sin, starts, parts, scale, log_su
             product(asked[head], key[0, head], False, True, 0, scores[head])
             product(given[head], value[0, head], False, True, 0, slopes[head])
         weigh_backward(
-            scores.reshape((1, heads, length, length)),
-            bounds - starts[n],
-            log_sum[starts[n] * heads : starts[n + 1] * heads].reshape((1, heads, length)),
-            slopes.reshape((1, heads, length, length)),
+            scores.reshape((heads, length, length)),
+            log_sum[starts[n] * heads : starts[n + 1] * heads].reshape((heads, length)),
+            slopes.reshape((heads, length, length)),
         )
         of_asked = of_query.reshape((key_heads, group * length, size))
         for head in range(key_heads):
             product(slopes[head], key[0, head], False, False, 0, of_asked[head])
             product(slopes[head], asked[head], True, False, 0, of_key[0, head])
             product(scores[head], given[head], True, False, 0, of_value[0, head])
-        to_heads_backward(qkv, weights, factor, cos, sin, bounds, scale, of_query, of_key, of_value, grad_weights, grad_qkv)
+        to_heads_backward(qkv, weights, factor, cos, sin, at, scale, of_query, of_key, of_value, grad_weights, grad_qkv)

@@ -195,7 +195,7 @@ def decode(
     normed, scale, qkv = np.empty_like(x), np.empty(rows, dtype), np.empty((rows, qkvs.shape[1]), dtype)
     query, attended = np.empty((rows, heads, 1, size), dtype), np.empty((rows, heads * size), dtype)
     key, value = np.empty((rows, key_heads, 1, size), dtype), np.empty((rows, key_heads, 1, size), dtype)
-    head_scale, starts = np.empty((rows, heads + key_heads), dtype), np.arange(rows + 1)
+    head_scale, starts = np.empty((rows, heads + key_heads), dtype), np.arange(rows)
     gate_up, gated = np.empty((rows, gate_ups.shape[1]), dtype), np.empty((rows, downs.shape[2]), dtype)
     for layer in range(len(qkvs)):
         norm(x, input_norms[layer], eps, normed, scale)

@@ -6,7 +6,7 @@ threads that share one wait for each other hundreds of times a step. Threads of 
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
 from typing import TypeVar
 
@@ -31,9 +31,10 @@ def in_threads(tasks: Sequence[Callable[[], T]], stop: Callable[[], None] | None
         if _pool is None:
             _pool = ThreadPoolExecutor(max(64, os.cpu_count() or 1), thread_name_prefix="rows")
         count = torch.get_num_threads()
-        torch.set_num_threads(1)
-        running = [_pool.submit(_alone, task) for task in tasks]
+        running: list[Future[T]] = []
         try:
+            torch.set_num_threads(1)
+            running.extend(_pool.submit(_alone, task) for task in tasks)
             return [each.result() for each in running]
         except BaseException:
             if stop is not None:
@@ -45,7 +46,7 @@ def in_threads(tasks: Sequence[Callable[[], T]], stop: Callable[[], None] | None
 
 
 def _alone(task: Callable[[], T]) -> T:
-    if torch.get_num_threads() != 1:  # a thread's own number, which a new one does not take from the thread that waits for it
+    if torch.get_num_threads() != 1:  # a thread has a number of its own
         torch.set_num_threads(1)
     with torch.no_grad():
         return task()

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria
 
 from trainer.cpu.body import LONGEST
-from trainer.cpu.decoding import Drawn, Model, continue_prompts
+from trainer.cpu.decoding import Drawn, SmallModel, continue_prompts
 from trainer.cpu.threads import in_threads
 from trainer.cpu.weights import fits
 from trainer.rollout.decoding import DECODING, Decoder
@@ -83,7 +83,7 @@ class TransformersSampler:
         longest = max(len(request.prompt_token_ids) for request in requests)
         if self._fits and not settings.stop and longest <= LONGEST:  # the library alone looks for stop strings
             stop = numpy.zeros(1, numpy.int8)
-            model = Model(self._model)
+            model = SmallModel(self._model)
             rows = sum(len(request.seeds) for request in requests)
             shares = in_parts(requests, ceil(rows / torch.get_num_threads()))
             tasks = [partial(self._draw_small, share, settings, model, stop) for share in shares]
@@ -99,7 +99,7 @@ class TransformersSampler:
         ]
 
     def _draw_small(
-        self, requests: Sequence[SampleRequest], settings: SamplingSettings, model: Model, stop: numpy.ndarray
+        self, requests: Sequence[SampleRequest], settings: SamplingSettings, model: SmallModel, stop: numpy.ndarray
     ) -> Drawn:
         return continue_prompts(
             model,
