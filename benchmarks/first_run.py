@@ -3,7 +3,9 @@
     python -m benchmarks.first_run [--engine vllm|transformers] [--learners N] [--steps N] [--data-dir .mhpo]
 
 The floor is the time that the step's matrix products alone would take: 2 x parameters x tokens for the rollout, 6 x for the
-update, at the rate that float32 products of the model's own shape reach on this machine before and after the run.
+update, at the rate that float32 products of the model's own shape reach on this machine before and after the run. Counted are
+all tokens. The trainer computes a token once for all completions of a prompt that are alike up to it, so a second floor counts
+these alone.
 """
 
 import argparse
@@ -62,7 +64,21 @@ def run(spec: JobSpec, folder: Path) -> tuple[list[dict[str, float]], float]:
     return [line["metrics"] for line in read_lines(folder / "metrics.jsonl")], time.perf_counter() - start
 
 
-def report(steps: list[dict[str, float]], wall: float, rate: float) -> None:
+def distinct_share(folder: Path) -> float:
+    """The share of a run's tokens that is left where completions of a prompt that are alike up to a token count it once."""
+    tokens, distinct = 0, 0
+    for file in (folder / "samples").iterdir():
+        for group in read_lines(file):
+            if group["step"] <= WARM_UP_STEPS:
+                continue
+            ends = {"stop": "$", "length": ""}  # a character is a token, and the end is one
+            texts = [group["prompt"] + one["text"] + ends[one["finish_reason"]] for one in group["completions"]]
+            tokens += sum(map(len, texts))
+            distinct += len({text[: i + 1] for text in texts for i in range(len(text))})
+    return distinct / tokens
+
+
+def report(steps: list[dict[str, float]], wall: float, rate: float, distinct: float) -> None:
     """The table."""
     timed = steps[WARM_UP_STEPS:]
     seconds = median(step["step_time"] for step in timed)
@@ -72,7 +88,8 @@ def report(steps: list[dict[str, float]], wall: float, rate: float) -> None:
     print(f"{len(steps)} steps in {wall:.1f} s of wall time, engine start included; {os.cpu_count()} cores")
     print(f"a step: {seconds:.3f} s ({1 / seconds:.2f} steps/s), {completion_tokens / seconds:,.0f} completion tokens/s")
     floor = sum(floors.values())
-    print(f"floor: {floor:.3f} s at {rate / 1e9:.0f} GFLOP/s; a step takes {seconds / floor:.1f} times that")
+    print(f"floor: {floor:.3f} s at {rate / 1e9:.0f} GFLOP/s; a step takes {seconds / floor:.2f} times that")
+    print(f"floor of the {distinct:.0%} distinct tokens: {distinct * floor:.3f} s; {seconds / floor / distinct:.1f} times that")
     for part in (*PARTS, "other"):
         spent = median(step[f"time/{part}"] for step in timed)
         over = f", {spent / floors[part]:.1f} times its floor" if part in floors else ""
@@ -92,7 +109,8 @@ def main() -> None:
     before = matmul_rate()
     with tempfile.TemporaryDirectory() as folder:
         steps, wall = run(spec, Path(folder) / "run")
-    report(steps, wall, (before + matmul_rate()) / 2)
+        distinct = distinct_share(Path(folder) / "run")
+    report(steps, wall, (before + matmul_rate()) / 2, distinct)
 
 
 if __name__ == "__main__":

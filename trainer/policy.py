@@ -87,7 +87,7 @@ class Policy:
     def _hidden(self, token_ids_N: Tensor, positions_N: Tensor, lengths: list[int]) -> Tensor:
         """Hidden states [N, D] behind the last norm, of packed sequences."""
         if self._rows is not None and max(lengths) <= LONGEST:
-            return self._rows(token_ids_N, positions_N, lengths)
+            return self._rows(token_ids_N, lengths)
         hidden_ND: Tensor = self._body(
             input_ids=token_ids_N[None], position_ids=positions_N[None], sequence_lengths=lengths, use_cache=False
         ).last_hidden_state[0]
@@ -149,6 +149,7 @@ def check_packing(policy: Policy) -> None:
     """
     model, vocabulary = policy.model, policy.model.config.get_text_config().vocab_size
     sequences = [[(7 * i + 3 * n) % vocabulary for i in range(n)] for n in (9, 5, 12)]
+    sequences += [sequences[2][:7] + sequences[1], sequences[0][:6]]  # that begin as others do
     rows = [TrainSequence((ids[0],), tuple(ids[1:]), (0.0,) * (len(ids) - 1), 0.0) for ids in sequences]
     batch = collate(rows, policy.device)
     ours = policy.distribution(batch).logprobs_BT[batch.mask_BT]

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3ForCausalLM
 
 import trainer.attention  # registers how the library is to see packed sequences
 from tests.trainer.kinds import SHAPE, models
 from trainer.config import Model
-from trainer.cpu.body import Body, chunked
+from trainer.cpu.body import Body
 from trainer.cpu.compile import HERE, digest, exponentials
 from trainer.cpu.decoding import Drawn, SmallModel, continue_prompts
 from trainer.cpu.threads import in_threads
@@ -39,10 +37,11 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def library(model: PreTrainedModel, ids: Tensor, positions: Tensor) -> Tensor:
+def library(model: PreTrainedModel, ids: Tensor, lengths: list[int]) -> Tensor:
     model.set_attn_implementation(trainer.attention.PACKED)
+    positions = torch.cat([torch.arange(length) for length in lengths])
     body = model.base_model
-    hidden: Tensor = body(ids[None], position_ids=positions[None], sequence_lengths=LENGTHS, use_cache=False).last_hidden_state
+    hidden: Tensor = body(ids[None], position_ids=positions[None], sequence_lengths=lengths, use_cache=False).last_hidden_state
     return hidden[0]
 
 
@@ -63,27 +62,31 @@ def test_values_and_gradients_are_the_librarys(
     """In float64, however many threads there are and however the sequences are cut into chunks."""
     model = models()[name].double()
     ids = torch.randint(1, 50, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
-    positions = torch.cat([torch.arange(length) for length in LENGTHS])
-    expected = library(model, ids, positions)
+    expected = library(model, ids, LENGTHS)
     of_library = gradients(model, expected)
     threads(count)
-    monkeypatch.setattr("trainer.cpu.body.ROWS", rows)
-    found = Body(model)(ids, positions, LENGTHS)
+    monkeypatch.setattr("trainer.cpu.branches.ROWS", rows)
+    monkeypatch.setattr("trainer.cpu.branches.ALONE", 10)
+    found = Body(model)(ids, LENGTHS)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     ours = gradients(model, found)
     assert ours.keys() == of_library.keys()
     for parameter, gradient in ours.items():
         torch.testing.assert_close(gradient, of_library[parameter], rtol=0, atol=1e-10, msg=parameter)
     with torch.no_grad():
-        torch.testing.assert_close(Body(model)(ids, positions, LENGTHS), expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(Body(model)(ids, LENGTHS), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_same_threads_give_the_same_bits(count: int, threads: Callable[[int], None]) -> None:
+def test_the_same_threads_give_the_same_bits(
+    count: int, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = models()["qwen3"]
     threads(count)
-    ids, positions = torch.arange(sum(LENGTHS)), torch.cat([torch.arange(length) for length in LENGTHS])
-    first, second = (gradients(model, Body(model)(ids, positions, LENGTHS)) for _ in range(2))
+    monkeypatch.setattr("trainer.cpu.branches.ROWS", 6)
+    monkeypatch.setattr("trainer.cpu.branches.ALONE", 10)
+    ids = torch.randint(1, 3, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
+    first, second = (gradients(model, Body(model)(ids, LENGTHS)) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -110,18 +113,6 @@ def test_long_sequences_are_left_to_the_library(tiny_model: Path, monkeypatch: p
     hook.remove()
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 4), st.integers(1, 60))
-def test_chunks_hold_every_sequence_once(lengths: list[int], multiple: int, rows: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.cpu.body.ROWS", rows)
-        chunks = chunked(lengths, multiple)
-    assert [length for chunk in chunks for length in numpy.diff(chunk.starts)] == lengths
-    assert [chunk.rows.start for chunk in chunks] == [0, *(chunk.rows.stop for chunk in chunks[:-1])]
-    assert all(chunk.rows.stop - chunk.rows.start == chunk.starts[-1] for chunk in chunks)
-    assert len(chunks) % multiple == 0 or len(chunks) == len(lengths)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_exponentials(dtype: torch.dtype) -> None:
     x = torch.linspace(-80, 80, 100_001, dtype=dtype)
@@ -143,7 +134,7 @@ def test_tokens_are_drawn_from_the_models_own_distribution(
     name: str, sampling: tuple[float, float], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By plain forward passes, and the inverse transform of the same uniform numbers; prompts read in one chunk or in three."""
-    monkeypatch.setattr("trainer.cpu.body.ROWS", at_once)
+    monkeypatch.setattr("trainer.cpu.branches.ROWS", at_once)
     temperature, top_p = sampling
     model, ends, limit, seeds = models()[name].double().eval(), [7, 21], 9, list(range(sum(COPIES)))
     drawn = continue_prompts(
@@ -189,7 +180,7 @@ def test_a_norm_that_overflows_gives_no_gradient() -> None:
         weight = model.model.embed_tokens.weight if name == "embed_tokens" else model.model.layers[1].self_attn.k_proj.weight
         with torch.no_grad():
             weight[3] = 1e30
-        found = Body(model)(torch.tensor([1, 3, 5]), torch.arange(3), [3])
+        found = Body(model)(torch.tensor([1, 3, 5]), [3])
         assert not torch.cat([gradient.flatten() for gradient in gradients(model, found).values()]).isfinite().all(), name
 
 

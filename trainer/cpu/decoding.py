@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainer.cpu import passes
-from trainer.cpu.body import chunked
+from trainer.cpu.body import Room
+from trainer.cpu.branches import Chunk, chunked
 from trainer.cpu.weights import Parameters, Shape, rotations, run
 
 
@@ -53,7 +54,7 @@ def continue_prompts(
     top_p: float,
     stop: numpy.ndarray,
 ) -> Drawn:
-    """`copies[i]` continuations of prompt i, at most T tokens each, up to one of the tokens `ends`.
+    """`copies[i]` continuations of prompt i, one at least, of at most T tokens each, up to one of the tokens `ends`.
 
     `uniform_BT`: the numbers between 0 and 1, float64, by which each row's tokens are drawn. `stop` [1]: where it
     becomes other than 0, what has been drawn so far is given back.
@@ -63,36 +64,29 @@ def continue_prompts(
     cos, sin = model.rotations(int(lengths.max()) + uniform_BT.shape[1])
     rows, layers = sum(copies), len(weights.down)
     keys, values = (cos.new_empty(layers, rows, shape.key_heads, len(cos), shape.size) for _ in range(2))
-    hidden_CD, first, place = weights.down.new_empty(len(prompts), weights.down.shape[1]), 0, 0
-    for chunk in chunked(lengths.tolist(), 1):
-        count = len(chunk.starts) - 1
-        some, of_some = prompts[first : first + count], numpy.array(copies[first : first + count])
+    counts = torch.tensor(copies)
+    first_rows = counts.cumsum(0) - counts
+    hidden_CD = weights.down.new_empty(len(prompts), weights.down.shape[1])
+    for part in chunked(lengths.tolist(), 1):
+        some = prompts[part]
+        chunk = Chunk.of(0, [len(prompt) for prompt in some], [0] * len(some))
         positions = torch.cat([torch.arange(len(prompt)) for prompt in some])
-        room = chunk.room(shape, weights, layers)
+        room = Room.of(chunk, shape, weights, layers)
         room.xs[0] = model.embeddings[torch.tensor([token for prompt in some for token in prompt])]
         hidden = torch.empty_like(room.xs[0])
-        given = (shape.eps, shape.factor, cos[positions], sin[positions], chunk.starts)
+        given = (shape.eps, shape.factor, cos[positions], sin[positions], chunk.starts, chunk.shared)
         run(passes.forward, *weights.all(), *given, *room.all(), hidden)
         for parts, of_keys, of_values in zip(room.parts, keys, values, strict=True):
-            run(passes.remember, parts, chunk.starts, of_some, shape.heads, of_keys[place:], of_values[place:])
-        hidden_CD[first : first + count] = hidden[torch.from_numpy(chunk.starts[1:] - 1)]
-        first, place = first + count, place + int(of_some.sum())
-    logits = (hidden_CD @ model.head.T).repeat_interleave(torch.tensor(copies), dim=0)
+            run(passes.remember, parts, chunk.starts, chunk.shared, first_rows[part], shape.heads, of_keys, of_values)
+        hidden_CD[part] = hidden[torch.from_numpy(chunk.starts[1:] - 1)]
+    logits = model.head.new_empty(rows, len(model.head))
+    torch.mm(hidden_CD, model.head.T, out=logits[: len(prompts)])
     tokens_BT = torch.zeros(uniform_BT.shape, dtype=torch.long)
     drawn = Drawn(tokens_BT, torch.zeros(uniform_BT.shape, dtype=torch.float32), torch.zeros(rows, dtype=torch.long))
     run(
         passes.continue_rows,
         *(logits, model.embeddings, *weights.all(), model.head, shape.eps, shape.factor, cos, sin),
-        *(
-            lengths.repeat_interleave(torch.tensor(copies)),
-            keys,
-            values,
-            temperature,
-            top_p,
-            uniform_BT,
-            numpy.array(ends),
-            stop,
-        ),
-        *(drawn.tokens_BT, drawn.logprobs_BT, drawn.counts_B),
+        *(first_rows.repeat_interleave(counts), lengths.repeat_interleave(counts), keys, values, temperature, top_p),
+        *(uniform_BT, numpy.array(ends), stop, drawn.tokens_BT, drawn.logprobs_BT, drawn.counts_B),
     )
     return drawn

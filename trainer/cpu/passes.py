@@ -6,14 +6,25 @@ import numpy as np
 
 from trainer.cpu.blas import product
 from trainer.cpu.compile import VECTOR, exp, kernel, largest_of
-from trainer.cpu.kernels import attend, attend_backward, gate, gate_backward, heads_of, norm, norm_backward, to_heads
+from trainer.cpu.kernels import (
+    attend,
+    attend_backward,
+    copy_heads,
+    gate,
+    gate_backward,
+    heads_of,
+    norm,
+    norm_backward,
+    parts_from,
+    to_heads,
+)
 
 
 @kernel
 def forward(
     input_norms, qkv_weights, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm,
-    eps, factor, cos, sin, starts, xs, scales, qkvs, parts, head_scales, log_sums, attendeds, middles, middle_scales, gates,
-    last_scale, hidden,
+    eps, factor, cos, sin, starts, shared, xs, scales, qkvs, parts, head_scales, log_sums, attendeds, middles, middle_scales,
+    gates, last_scale, hidden,
 ):  # fmt: skip
     """All layers and the last norm: `hidden` [R, D] of `xs[0]`; weights as in trainer/cpu/weights.py.
 
@@ -31,8 +42,9 @@ def forward(
             qkvs[at][:] = qkv_biases[layer]
         product(normed, qkv_weights[layer], False, True, qkv_biases.shape[1] > 0, qkvs[at])
         attend(
-            qkvs[at], head_norms[layer], eps, factor, cos, sin, starts, parts[at], head_scales[at], log_sums[at], attendeds[at]
-        )
+            qkvs[at], head_norms[layer], eps, factor, cos, sin, starts, shared, parts[at], head_scales[at], log_sums[at],
+            attendeds[at],
+        )  # fmt: skip
         middles[at][:] = x
         product(attendeds[at], outputs[layer], False, True, 1, middles[at])
         norm(middles[at], post_norms[layer], eps, normed, middle_scales[at])
@@ -46,7 +58,7 @@ def forward(
 @kernel
 def backward(
     input_norms, qkv_weights, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm,
-    factor, cos, sin, starts, xs, scales, qkvs, parts, head_scales, log_sums, attendeds, middles, middle_scales, gates,
+    factor, cos, sin, starts, shared, xs, scales, qkvs, parts, head_scales, log_sums, attendeds, middles, middle_scales, gates,
     last_scale, grad_hidden,
     of_input_norms, of_qkv_weights, of_qkv_biases, of_head_norms, of_outputs, of_post_norms, of_gate_ups, of_downs,
     of_last_norm, grad,
@@ -69,7 +81,7 @@ def backward(
         product(grad, outputs[layer], False, False, 0, of_attended)
         product(grad, attendeds[layer], True, False, 1, of_outputs[layer])
         attend_backward(
-            qkvs[layer], head_norms[layer], factor, cos, sin, starts, parts[layer], head_scales[layer], log_sums[layer],
+            qkvs[layer], head_norms[layer], factor, cos, sin, starts, shared, parts[layer], head_scales[layer], log_sums[layer],
             of_attended, of_head_norms[layer], of_qkv,
         )  # fmt: skip
         product(of_qkv, qkv_weights[layer], False, False, 0, of_normed)
@@ -82,18 +94,16 @@ def backward(
 
 
 @kernel
-def remember(parts, starts, copies, heads, keys, values):
-    """Puts the sequences' keys and values into the cache, `keys` and `values` [P, K, L, S], each `copies` [C] times in turn."""
-    key_heads, size, place = keys.shape[1], keys.shape[3], 0
-    for n in range(len(copies)):
-        _, key, value = heads_of(parts, starts[n], starts[n + 1], heads, key_heads, size)
-        for _ in range(copies[n]):
-            for head in range(key_heads):
-                for i in range(starts[n + 1] - starts[n]):
-                    for d in range(size):
-                        keys[place, head, i, d] = key[0, head, i, d]
-                        values[place, head, i, d] = value[0, head, i, d]
-            place += 1
+def remember(parts, starts, shared, places, heads, keys, values):
+    """Puts each branch's keys and values into the cache, `keys` and `values` [P, K, L, S], at its one of `places` [C]."""
+    key_heads, size = keys.shape[1], keys.shape[3]
+    at = parts_from(starts, shared, heads, key_heads, size)
+    for n in range(len(places)):
+        rows = starts[n + 1] - starts[n]
+        length = shared[n] + rows
+        _, key, value = heads_of(parts, at[n], rows, length, heads, key_heads, size)
+        copy_heads(key[0], length, keys[places[n]])
+        copy_heads(value[0], length, values[places[n]])
 
 
 @kernel
@@ -214,39 +224,86 @@ def decode(
 
 
 @kernel
+def part_ways(alive, drawn, homes, lengths, keys, values, moved, places):
+    """Where rows that were alike now differ: how many `places` [.] hold what stands before all rows that go on, `alive` [.].
+
+    Rows with the same home have the same tokens so far. Of those that have `drawn` [R] the same one once more one place is
+    enough: the first of them keep the home, the others get that of the first row among them, and a copy of what is in the
+    cache, `keys` and `values` [layers, P, K, L, S], of `lengths` [P] tokens. That place is free: a home with a row's number is
+    opened by the row itself, whose home it then is until the row ends. Written: `moved` [R], the rows' homes from now on.
+    """
+    count = 0
+    for n in range(len(alive)):
+        row = alive[n]
+        home, with_it, taken = homes[row], -1, False
+        for other in alive[:n]:
+            if homes[other] == home:
+                taken = True
+                if drawn[other] == drawn[row]:
+                    with_it = other
+                    break
+        if with_it >= 0:
+            moved[row] = moved[with_it]
+            continue
+        moved[row] = row if taken else home
+        if taken:
+            lengths[row] = lengths[home]
+            for layer in range(len(keys)):
+                copy_heads(keys[layer, home], lengths[home], keys[layer, row])
+                copy_heads(values[layer, home], lengths[home], values[layer, row])
+        places[count] = moved[row]
+        count += 1
+    return count
+
+
+@kernel
 def continue_rows(
     logits, embeddings, input_norms, qkvs, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm, head,
-    eps, factor, cos, sin, lengths, keys, values, temperature, top_p, uniform, ends, stop, tokens, logprobs, counts,
+    eps, factor, cos, sin, homes, lengths, keys, values, temperature, top_p, uniform, ends, stop, tokens, logprobs, counts,
 ):  # fmt: skip
     """Draws tokens until each row has one of `ends`, or as many as `uniform` [R, T] has numbers, or `stop` [1] is not 0.
 
-    `logits` [R, V] behind the prompts of `lengths` [R] tokens, whose `keys` and `values` are in the cache; `cos`, `sin` [L, S]
-    of all positions. Written: `tokens` and `logprobs` [R, T], `counts` [R] of them. `logits` and `lengths` are overwritten.
+    Rows go together as long as they are alike. `homes` [R]: the place in the cache of the row's prompt, which is that of the
+    prompt's first row; there are `lengths` [R] tokens, whose `keys` and `values` [layers, R, K, L, S] are there, and the logits
+    behind one prompt after another are the first of `logits` [R, V]. `cos`, `sin` [L, S] of all positions. Written: `tokens`
+    and `logprobs` [R, T], `counts` [R] of them. `logits`, `homes` and `lengths` are overwritten.
     """
     rows, limit = uniform.shape
     x = np.empty((rows, embeddings.shape[1]), embeddings.dtype)
     turns = np.empty((2, rows, cos.shape[1]), cos.dtype)
     weights = np.empty(logits.shape[1], logits.dtype)
-    places = np.arange(rows)
+    alive, left = np.arange(rows), rows
+    drawn, moved, places, ats = (np.empty(rows, np.int64), np.empty(rows, np.int64), np.unique(homes), np.empty(rows, np.int64))
+    lines = np.empty(rows, np.int64)  # of logits, by place
+    for n in range(len(places)):
+        lines[places[n]] = n
+    places = np.concatenate((places, np.empty(rows - len(places), np.int64)))
     for step in range(limit):
-        left = 0
-        for row in range(rows):
-            place, at = places[row], lengths[row]
-            token, logprob = draw(logits[row], temperature, top_p, uniform[place, step], weights)
-            tokens[place, step], logprobs[place, step], counts[place] = token, logprob, step + 1
+        going = 0
+        for row in alive[:left]:
+            token, logprob = draw(logits[lines[homes[row]]], temperature, top_p, uniform[row, step], weights)
+            tokens[row, step], logprobs[row, step], counts[row], drawn[row] = token, logprob, step + 1, token
             ended = False
             for end in ends:
                 ended |= token == end
             if not ended:
-                places[left], lengths[left] = place, at
-                x[left] = embeddings[token]
-                turns[0, left], turns[1, left] = cos[at], sin[at]
-                left += 1
-        rows = left
-        if rows == 0 or step + 1 == limit or stop[0] != 0:
+                alive[going] = row
+                going += 1
+        left = going
+        if left == 0 or step + 1 == limit or stop[0] != 0:
             break
+        count = part_ways(alive[:left], drawn, homes, lengths, keys, values, moved, places)
+        for row in alive[:left]:
+            homes[row] = moved[row]
+        for n in range(count):
+            lines[places[n]] = n
+            ats[n] = lengths[places[n]]
+            turns[0, n], turns[1, n] = cos[ats[n]], sin[ats[n]]
+        for row in alive[:left]:
+            x[lines[homes[row]]] = embeddings[drawn[row]]
         decode(
-            x[:rows], input_norms, qkvs, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm, head,
-            eps, factor, turns[0, :rows], turns[1, :rows], places[:rows], lengths[:rows], keys, values, logits[:rows],
+            x[:count], input_norms, qkvs, qkv_biases, head_norms, outputs, post_norms, gate_ups, downs, last_norm, head,
+            eps, factor, turns[0, :count], turns[1, :count], places[:count], ats[:count], keys, values, logits[:count],
         )  # fmt: skip
-        lengths[:rows] += 1
+        for n in range(count):
+            lengths[places[n]] += 1
