@@ -32,7 +32,8 @@ def fit(spec: JobSpec) -> Json:
 
     Weights, gradients and AdamW's two moments are exact, on a CPU those of all learners. Activations are estimated from the
     model's shape for one micro-batch. The engine has its own copy of the weights: vLLM's with its cache, on a GPU the
-    share that the spec gives it; transformers' with a cache that is not counted.
+    share that the spec gives it; transformers' with a cache that is not counted. An engine that sleeps while the learner works
+    has given that memory back while there are activations: of the two the larger counts.
     Raises SpecError for a model whose files do not read as such.
     """
     device = find_device(spec)
@@ -42,6 +43,8 @@ def fit(spec: JobSpec) -> Json:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # files that are no model's
         raise SpecError("model.path", f"cannot tell the model's size: {type(error).__name__}: {error}") from error
     need = None if parts is None or None in parts.values() else sum(parts.values())
+    if need is not None and parts is not None and spec.resources.engine_sleeps and device.kind == "cuda":
+        need -= min(parts["activations"], parts["engine"])
     fits = None if need is None or device.memory is None else need <= device.memory
     return {
         "parameters": parameters,

@@ -1,4 +1,4 @@
-"""Peak memory of this process."""
+"""Memory of this process: its peak, and what it can do without."""
 
 import resource
 
@@ -10,3 +10,9 @@ def peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def give_back(device: torch.device) -> None:
+    """What PyTorch keeps of a GPU's memory for its next tensors goes back to the GPU, for another process to take."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

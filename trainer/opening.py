@@ -33,6 +33,7 @@ def opened(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> Iterator[Run]:
     folder.write_phase(0, "loading_model")
     device = choose_device(spec.resources)
     check_learners(spec.resources, device)
+    check_engine(spec.resources, device)
     share_threads(spec.resources, device)
     torch.manual_seed(spec.seed)
     problems, validation = load_data(spec)
@@ -116,6 +117,12 @@ def check_learners(resources: Resources, device: torch.device) -> None:
     found = min(resources.gpus, torch.cuda.device_count())
     if device.type == "cuda" and resources.learners > found:
         raise SpecError("resources.learners", f"{resources.learners} learners want a GPU each, and the run has {found}")
+
+
+def check_engine(resources: Resources, device: torch.device) -> None:
+    """Raises SpecError where the engine is to sleep and cannot."""
+    if resources.engine_sleeps and device.type == "cpu":
+        raise SpecError("resources.engine_sleeps", "vLLM gives memory back on a GPU alone, and the run is on a CPU")
 
 
 def rank_device(resources: Resources, rank: int) -> torch.device:

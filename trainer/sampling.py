@@ -6,6 +6,7 @@ from dataclasses import replace
 from trainer.advantages import has_signal
 from trainer.batch import TrainSequence
 from trainer.learner import completion_logprobs
+from trainer.memory import give_back
 from trainer.objective_config import ResampleZeroVariance
 from trainer.resampling import resample
 from trainer.rollout.queue import Order
@@ -17,11 +18,19 @@ def sync(run: Run, step: int) -> None:
     """Gives the sampler the learner's weights, where they have changed, and proves that it has them."""
     if run.synced != run.learner.updates:
         run.folder.write_phase(step, "weight_push")
+        if run.spec.resources.engine_sleeps:
+            give_back(run.policy.device)
         run.sampler.push_weights(run.policy.weights(), run.learner.updates)
         run.probe_difference = run.probe.check(run.sampler)
         run.synced = run.learner.updates
         if run.kept is not None:
             run.kept.keep()
+
+
+def make_room(run: Run) -> None:
+    """Before the learner works: where the spec says so, the sampler gives its memory back until it is asked for something."""
+    if run.spec.resources.engine_sleeps:
+        run.sampler.rest()
 
 
 def ask(run: Run, step: int) -> None:

@@ -190,6 +190,49 @@ def test_an_engine_that_hangs_is_noticed_and_ended(tiny_model: Path, policy: Pol
 
 
 @pytest.mark.slow
+def test_an_engine_that_has_rested_wakes_for_whatever_it_is_asked(tiny_model: Path, policy: Policy) -> None:
+    """On a CPU it sleeps and wakes as on a GPU, but for the memory, which it keeps."""
+    sampler, _ = own_engine(tiny_model, policy, Resources(kv_cache_mb=64))
+    settings, others = SamplingSettings(8), {name: weight + 0.1 for name, weight in policy.weights()}
+    by_others, expected = [], []
+    for rests in (False, True):
+        sampler.push_weights(others.items(), 1)
+        by_others.append(sampler.generate(requests(2), settings))
+        if rests:
+            sampler.rest()
+            sampler.rest()
+        sampler.push_weights(policy.weights(), 2)
+        if rests:
+            sampler.rest()
+        logprobs = sampler.token_logprobs(PROMPTS[2:])
+        if rests:
+            sampler.rest()
+        expected.append((logprobs, sampler.generate(requests(2), settings)))
+    sampler.close()
+    assert by_others[0] == by_others[1]
+    assert expected[0] == expected[1]
+    assert expected[0][1] != by_others[0]
+
+
+@pytest.mark.slow
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_an_engine_that_rests_gives_the_gpus_memory_back(tiny_model: Path, policy: Policy) -> None:
+    gpu = torch.device("cuda")
+    resources = Resources(engine_memory_fraction=0.3, engine_sleeps=True)
+    model = Model(path=str(tiny_model))
+    sampler = VllmSampler(model, policy.tokenizer, max_model_len=64, concurrency=8, device=gpu, resources=resources)
+    first, (awake, total) = sampler.generate(requests(2), SamplingSettings(8)), torch.cuda.mem_get_info()
+    sampler.rest()
+    asleep, _ = torch.cuda.mem_get_info()
+    assert asleep - awake > 0.2 * total
+    sampler.push_weights(policy.weights(), 1)
+    assert sampler.generate(requests(2), SamplingSettings(8)) == first
+    assert torch.cuda.mem_get_info()[0] < asleep - 0.2 * total
+    sampler.close()
+
+
+@pytest.mark.slow
 def test_an_engine_that_works_longer_than_the_silence_allowed_is_waited_for(
     tiny_model: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,9 @@ class Sampler(Protocol):
     def token_logprobs(self, sequences: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """Log-probabilities, nats, temperature 1, of tokens 1.. of each sequence given those before: the weight proof."""
 
+    def rest(self) -> None:
+        """Gives back what memory it can, until it is asked for something."""
+
     def close(self) -> None:
         """Frees the engine and ends its processes."""
 

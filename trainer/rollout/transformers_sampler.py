@@ -75,6 +75,9 @@ class TransformersSampler:
             rows.extend(logprobs.gather(-1, ids[:, 1:, None]).squeeze(-1).tolist())
         return rows
 
+    def rest(self) -> None:
+        """Nothing to give back: between generations it has its weights alone."""
+
     def close(self) -> None:
         """Nothing runs outside this process."""
 

@@ -28,10 +28,12 @@ class Engine:
 
         self._llm = LLM(**options)
         self._llm.init_weight_transfer_engine({"init_info": {}})
+        self._asleep = False
         self._places: dict[str, tuple[int, int]] = {}  # vLLM's request id -> place of the request, and of the seed in it
 
     def generate(self, requests: list[tuple[list[int], list[int]]], sampling: dict[str, Any]) -> list[list[RawCompletion]]:
         """One completion for each (prompt, seed), all in flight together; a prompt's completions share its prefix."""
+        self._wake()
         prompts = [{"prompt_token_ids": prompt} for prompt, seeds in requests for _ in seeds]
         parameters = [_parameters(sampling, seed) for _, seeds in requests for seed in seeds]
         self._llm.enqueue(prompts, parameters, use_tqdm=False)
@@ -40,6 +42,7 @@ class Engine:
 
     def enqueue(self, requests: list[tuple[list[int], list[int], list[bytes], dict[str, Any]]]) -> None:
         """Takes in (prompt, seeds, images, sampling) for `poll` to work on."""
+        self._wake()
         prompts = [one for prompt, seeds, images, _ in requests for one in [_prompt(prompt, images)] * len(seeds)]
         parameters = [_parameters(sampling, seed) for _, seeds, _, sampling in requests for seed in seeds]
         places = [(number, i) for number, (_, seeds, _, _) in enumerate(requests) for i in range(len(seeds))]
@@ -57,16 +60,33 @@ class Engine:
         return finished
 
     def push_weights(self, path: str, version: str) -> None:
-        """Replaces all weights, and forgets every cache made with the old ones."""
+        """Replaces all weights, and forgets every cache made with the old ones; one that sleeps makes its caches after that."""
+        if self._asleep:
+            self._llm.wake_up(["weights"])
         self._llm.start_weight_update()
         self._llm.update_weights({"update_info": {"path": path}})
         self._llm.finish_weight_update(version)
+        if self._asleep:
+            self._llm.wake_up(["kv_cache", "scheduling"])
+            self._asleep = False
         self._llm.reset_prefix_cache()
+
+    def rest(self) -> None:
+        """Weights go to the machine's memory, caches go, until the next verb. On a CPU vLLM gives nothing back."""
+        if not self._asleep:
+            self._llm.sleep(level=1)
+            self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
 
     def token_logprobs(self, sequences: list[list[int]]) -> list[list[float]]:
         """Log-probabilities at temperature 1 of tokens 1.. of each sequence."""
         from vllm import SamplingParams
 
+        self._wake()
         parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
         outputs = self._llm.generate([{"prompt_token_ids": s} for s in sequences], parameters, use_tqdm=False)
         return [
@@ -116,6 +136,7 @@ def serve(pipe: Connection, engine: Engine) -> None:
         "poll": engine.poll,
         "push_weights": engine.push_weights,
         "token_logprobs": engine.token_logprobs,
+        "rest": engine.rest,
     }
     while True:
         try:

@@ -129,6 +129,9 @@ class VllmSampler:
         rows: list[list[float]] = self._ask("token_logprobs", [list(s) for s in sequences])
         return rows
 
+    def rest(self) -> None:
+        self._ask("rest")
+
     def close(self) -> None:
         self._pipe.close()
         try:
@@ -222,4 +225,7 @@ def engine_options(
         options |= {"limit_mm_per_prompt": {"image": images, "video": 0}}
     if device.type == "cpu":
         return options | {"enforce_eager": True, "kv_cache_memory_bytes": resources.kv_cache_mb * 2**20}
-    return options | {"gpu_memory_utilization": resources.engine_memory_fraction}
+    return options | {
+        "gpu_memory_utilization": resources.engine_memory_fraction,
+        "enable_sleep_mode": resources.engine_sleeps,
+    }
