@@ -7,7 +7,7 @@ from select import POLLIN, poll
 from typing import Any
 
 import psycopg
-from psycopg.errors import IdleInTransactionSessionTimeout
+from psycopg.errors import IdleInTransactionSessionTimeout, TransactionTimeout
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, exc, func, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -23,8 +23,14 @@ _KEPT = 10
 KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}  # seconds: a dead line is found out
 
 # A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end. A process that
-# froze in mid-transaction must not keep its locks: its session is ended, well before a worker's lease of a minute is.
-_LIMITS = {"lock_timeout": 10_000, "statement_timeout": 30_000, "idle_in_transaction_session_timeout": 30_000}  # milliseconds
+# froze in mid-transaction must not keep its locks: its session is ended, well before a worker's lease of a minute is. Nor one
+# that froze while it sent a row of statements (psycopg's `executemany`), whom PostgreSQL does not count as idle.
+_LIMITS = {  # milliseconds
+    "lock_timeout": 10_000,
+    "statement_timeout": 30_000,
+    "idle_in_transaction_session_timeout": 30_000,
+    "transaction_timeout": 45_000,
+}
 _CONNECT_ARGS = {
     "connect_timeout": 5,
     **KEEPALIVES,
@@ -69,7 +75,7 @@ def _not_one_that_was_ended(connection: psycopg.Connection[Any], *_: object) -> 
 def _ended_while_frozen(context: ExceptionContext) -> exc.OperationalError | None:
     """A session that was ended because its process stood still is an outage; psycopg has it among the database's own faults."""
     cause = context.original_exception
-    if not isinstance(cause, IdleInTransactionSessionTimeout):
+    if not isinstance(cause, IdleInTransactionSessionTimeout | TransactionTimeout):
         return None
     context.is_disconnect = True
     return exc.OperationalError(context.statement, context.parameters, cause, connection_invalidated=True)
