@@ -66,19 +66,19 @@ def fill(jobs: int, points: int, names: int, spec: dict[str, Any]) -> None:
     runs = [(LONG, 1_000_000, 1), (WIDE, STEPS, names)]
     runs += [(_id(n), STEPS, names) for n in range(max(0, points - 2_000_000) // (STEPS * names))]
     with engine().begin() as connection:
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0"))
         other = made.replace(":id", "'job-' || lpad(translate(n::text, '0189', 'zxyv'), 24, 'b')")
         connection.execute(text(other), {"spec": json.dumps(spec), "steps": 100, "count": jobs})
         for job_id, steps, _ in runs:
             connection.execute(text(made), {"id": job_id, "spec": json.dumps(spec), "steps": steps, "count": 1})
     for number, (job_id, steps, width) in enumerate(runs):
         with sessions().begin() as session:
-            session.execute(text("SET LOCAL statement_timeout = 0"))
+            session.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0"))
             session.execute(text(_steps_of(width)), {"job_id": job_id, "steps": steps})
             roll_up(session, job_id, 0, steps, appended=True)
         print(f"\rfilled {number + 1} of {len(runs)} runs", end="", flush=True, file=sys.stderr)
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text("SET statement_timeout = 0; SET transaction_timeout = 0"))
         connection.execute(text("VACUUM ANALYZE"))
     print(file=sys.stderr)
 

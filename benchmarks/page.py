@@ -123,12 +123,12 @@ def fill(points: int, spec: dict[str, Any]) -> int:
             SELECT :id, :steps, 1, n, n::text, 'What is 7 + 5?', '12', :group FROM generate_series(0, 15) n
     """
     with sessions().begin() as session:
-        session.execute(text("SET LOCAL statement_timeout = 0"))
+        session.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0"))
         for statement in statements.split(";"):
             session.execute(text(statement), {"id": JOB, "spec": whole, "steps": steps, "group": group})
         roll_up(session, JOB, 0, steps, appended=True)
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text("SET statement_timeout = 0; SET transaction_timeout = 0"))
         connection.execute(text("VACUUM ANALYZE"))
     return steps
 
