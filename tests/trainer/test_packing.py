@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from trainer.attention import packed_attention
 from trainer.batch import TrainSequence, collate
 from trainer.config import Model
 from trainer.head import head_logprobs
@@ -47,13 +48,41 @@ def test_a_packed_sequence_cannot_see_its_neighbours(policy: Policy) -> None:
     longer = policy.distribution(collate([sequence(50, 51, 52, 53, 54), middle, sequence(60, 61)], CPU)).logprobs_BT[1, :4]
     torch.testing.assert_close(one, longer, rtol=0, atol=2e-6)
     embeddings = policy.model.get_input_embeddings()
-    seen: list[torch.Tensor] = []
-    hook = embeddings.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = embeddings.register_forward_hook(lambda _module, inputs, output: seen.append((inputs[0].flatten(), output)))
     logprobs = policy.distribution(collate([sequence(20, 21), middle, sequence(30)], CPU)).logprobs_BT[1]
     hook.remove()
-    (gradient,) = torch.autograd.grad(logprobs.sum(), seen)
-    touched = gradient.view(13, -1).abs().sum(-1) > 0
-    assert touched.tolist() == [False] * 4 + [True] * 5 + [False] * 4  # the last token of a sequence predicts nothing
+    ((token_ids, embedded),) = seen
+    (gradient,) = torch.autograd.grad(logprobs.sum(), embedded)
+    touched = gradient.view(len(token_ids), -1).abs().sum(-1) > 0
+    assert set(token_ids[touched].tolist()) == {3, 4, 10, 11, 12}  # the last token of a sequence predicts nothing
+    assert {20, 21, 30, 13} <= set(token_ids[~touched].tolist())
+
+
+def attended(dtype: torch.dtype, device: str, lengths: list[int]) -> list[torch.Tensor]:
+    """What attention gives for four heads of queries and two of keys, and its gradients."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, sum(lengths), 32) for heads in (4, 2, 2)]
+    query, key, value = (torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes)
+    output, _ = packed_attention(torch.nn.Module(), query, key, value, None, sequence_lengths=lengths, scaling=0.2)
+    (output * torch.randn(output.shape, generator=generator).to(device, dtype)).sum().backward()  # type: ignore[no-untyped-call]
+    return [output.detach(), *(tensor.grad for tensor in (query, key, value) if tensor.grad is not None)]
+
+
+def test_flash_attention_is_called_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: on tensors without numbers, by the shapes that PyTorch itself tells of the kernel and its gradient."""
+    plain = [tensor.shape for tensor in attended(torch.float32, "cpu", [5, 7])]
+    monkeypatch.setattr("trainer.attention.has_flash_attention", lambda _: True)
+    assert [tensor.shape for tensor in attended(torch.bfloat16, "meta", [5, 7])] == plain
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_flash_attention_gives_what_a_call_a_sequence_gives() -> None:
+    for flash, plain in zip(
+        attended(torch.bfloat16, "cuda", [5, 700, 1]), attended(torch.float32, "cpu", [5, 700, 1]), strict=True
+    ):
+        torch.testing.assert_close(flash.float().cpu(), plain, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("at_once", [7 * 3, 10**6])
