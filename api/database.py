@@ -22,8 +22,10 @@ _KEPT = 10
 
 KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}  # seconds: a dead line is found out
 
+OLDEST_POSTGRESQL = (17,)  # the first with transaction_timeout
+
 # A waiting server must not hang a request: connecting, waiting for a row lock and a statement each have an end. A process that
-# froze in mid-transaction must not keep its locks: its session is ended, well before a worker's lease of a minute is. Nor one
+# froze in mid-transaction must not keep its locks: its session is ended, before a worker's lease of a minute is. Nor one
 # that froze while it sent a row of statements (psycopg's `executemany`), whom PostgreSQL does not count as idle.
 _LIMITS = {  # milliseconds
     "lock_timeout": 10_000,

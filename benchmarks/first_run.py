@@ -4,8 +4,8 @@
 
 The floor is the time that the step's matrix products alone would take: 2 x parameters x tokens for the rollout, 6 x for the
 update, at the rate that float32 products of the model's own shape reach on this machine before and after the run. Counted are
-all tokens. The trainer computes a token once for all completions of a prompt that are alike up to it, so a second floor counts
-these alone.
+all tokens. The learner, and on a CPU the transformers sampler, computes a token once for all completions of a prompt that are
+alike up to it: a second floor counts of theirs these alone.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def distinct_share(folder: Path) -> float:
     return distinct / tokens
 
 
-def report(steps: list[dict[str, float]], wall: float, rate: float, distinct: float) -> None:
+def report(steps: list[dict[str, float]], wall: float, rate: float, distinct: float, engine: str) -> None:
     """The table."""
     timed = steps[WARM_UP_STEPS:]
     seconds = median(step["step_time"] for step in timed)
@@ -89,7 +89,8 @@ def report(steps: list[dict[str, float]], wall: float, rate: float, distinct: fl
     print(f"a step: {seconds:.3f} s ({1 / seconds:.2f} steps/s), {completion_tokens / seconds:,.0f} completion tokens/s")
     floor = sum(floors.values())
     print(f"floor: {floor:.3f} s at {rate / 1e9:.0f} GFLOP/s; a step takes {seconds / floor:.2f} times that")
-    print(f"floor of the {distinct:.0%} distinct tokens: {distinct * floor:.3f} s; {seconds / floor / distinct:.1f} times that")
+    once = distinct * floors["learner"] + (floors["rollout"] if engine == "vllm" else distinct * floors["rollout"])
+    print(f"with the {distinct:.0%} distinct tokens that are computed once: {once:.3f} s; {seconds / once:.1f} times that")
     for part in (*PARTS, "other"):
         spent = median(step[f"time/{part}"] for step in timed)
         over = f", {spent / floors[part]:.1f} times its floor" if part in floors else ""
@@ -110,7 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps, wall = run(spec, Path(folder) / "run")
         distinct = distinct_share(Path(folder) / "run")
-    report(steps, wall, (before + matmul_rate()) / 2, distinct)
+    report(steps, wall, (before + matmul_rate()) / 2, distinct, arguments.engine)
 
 
 if __name__ == "__main__":

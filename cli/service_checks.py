@@ -9,6 +9,7 @@ from sqlalchemy import Connection, create_engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from api.database import OLDEST_POSTGRESQL
 from api.models import Job, Status
 from api.settings import Settings
 from api.workers import workers_seen
@@ -84,6 +85,10 @@ def _database(settings: Settings) -> Iterator[Finding]:
             revision = MigrationContext.configure(connection).get_current_revision()
             head = ScriptDirectory.from_config(schema.config()).get_current_head()
             where = "" if given else "embedded, "
+            if (connection.dialect.server_version_info or ()) < OLDEST_POSTGRESQL:
+                found = f"{where}{version}, {took}; the service needs {OLDEST_POSTGRESQL[0]} or newer"
+                yield Finding("postgresql", State.FAIL, found, "move to a newer server")
+                return
             if revision != head:
                 found = f"{where}{version}, {took}; its schema is {revision or 'not there'}, this version needs {head}"
                 yield Finding("postgresql", State.FAIL, found, "python -m migrations; `mhpo up` does it at its start")

@@ -217,7 +217,7 @@ def evaluation_of(job: JobSpec, model: Model, registered: Sequence[Benchmark] = 
         seed=job.seed,
         training=job.dataset,
         cache=cache,
-        resources=job.resources,
+        resources=job.resources.model_copy(update={"engine_sleeps": False}),
     )
 
 

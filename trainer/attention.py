@@ -32,7 +32,7 @@ def packed_attention(
 
     Without `sequence_lengths` each row is one whole sequence, with no padding.
     """
-    flash = sequence_lengths is not None and has_flash_attention(query)
+    flash = sequence_lengths is not None and has_flash_attention(query, value)
     if sequence_lengths is None:
         sequence_lengths = [query.shape[2]]
     if sliding_window is not None and max(sequence_lengths) > sliding_window:
@@ -47,12 +47,13 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def has_flash_attention(query: Tensor) -> bool:
-    """Whether one kernel takes all sequences: in 16 bits, on NVIDIA GPUs from Ampere on, heads of at most 256 numbers."""
+def has_flash_attention(query: Tensor, value: Tensor) -> bool:
+    """Whether one kernel takes all sequences: in 16 bits, on NVIDIA GPUs from Ampere on, all heads of one size up to 256."""
     if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     size = query.shape[-1]
-    return size % 8 == 0 and size <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    of_one_size = size <= 256 and size % 8 == 0 and value.shape[-1] == size
+    return of_one_size and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def flash_attention(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scaling: float | None) -> Tensor:

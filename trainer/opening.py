@@ -12,6 +12,7 @@ from trainer.config import JobSpec, Model, Resources
 from trainer.data import ProblemOrder, load_problems, split_problems
 from trainer.drift import DriftWatch
 from trainer.learner import Learner
+from trainer.memory import give_back
 from trainer.objective import Objective
 from trainer.policy import Policy, load_reference
 from trainer.ranks import Ranks, Setup, open_ranks
@@ -52,6 +53,7 @@ def opened(spec: JobSpec, folder: RunFolder, stop: StopSignal) -> Iterator[Run]:
             tell_of_resumption(folder, progress, saved)
         scorer = stack.enter_context(Scorer(spec.rewards))
         scorer.check_answers([*problems, *validation], "dataset.answer_column", spec.dataset.path)
+        give_back(device)  # what loading has left over, before an engine asks how much is free
         with stop.interruptible():
             sampler = open_sampler(
                 spec.rollout.engine,

@@ -1,6 +1,7 @@
 """A step's completions: asked of the sampler with proven weights, scored, and replaced where they teach nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from trainer.advantages import has_signal
@@ -18,8 +19,6 @@ def sync(run: Run, step: int) -> None:
     """Gives the sampler the learner's weights, where they have changed, and proves that it has them."""
     if run.synced != run.learner.updates:
         run.folder.write_phase(step, "weight_push")
-        if run.spec.resources.engine_sleeps:
-            give_back(run.policy.device)
         run.sampler.push_weights(run.policy.weights(), run.learner.updates)
         run.probe_difference = run.probe.check(run.sampler)
         run.synced = run.learner.updates
@@ -27,10 +26,14 @@ def sync(run: Run, step: int) -> None:
             run.kept.keep()
 
 
-def make_room(run: Run) -> None:
-    """Before the learner works: where the spec says so, the sampler gives its memory back until it is asked for something."""
+@contextmanager
+def room_to_learn(run: Run) -> Iterator[None]:
+    """Where the spec says so the sampler gives its memory back meanwhile, and the learner what it has kept of it afterwards."""
     if run.spec.resources.engine_sleeps:
         run.sampler.rest()
+    yield
+    if run.spec.resources.engine_sleeps:
+        give_back(run.policy.device)
 
 
 def ask(run: Run, step: int) -> None:

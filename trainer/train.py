@@ -13,7 +13,7 @@ from trainer.metrics import learner_metrics, length_metrics, rollout_metrics, ze
 from trainer.opening import opened
 from trainer.run import Run, requests, sampling
 from trainer.run_folder import RunFolder
-from trainer.sampling import ask, collect, make_room, replace_zero_variance, score, sync
+from trainer.sampling import ask, collect, replace_zero_variance, room_to_learn, score, sync
 from trainer.saving import save
 from trainer.shaping import shape
 from trainer.stopping import Stopped, StopSignal
@@ -68,12 +68,11 @@ def one_step(run: Run, step: int) -> None:
         groups = score(run, batch.order.problems, batch.completions)
     with clock.part("rollout"), run.stop.interruptible():
         groups = replace_zero_variance(run, groups, step)
-        make_room(run)
     with clock.part("rewards"):
         shaped = shape(groups, spec, run.reference)
         groups = shaped.groups
     run.folder.write_phase(step, "learning")
-    with clock.part("learner"):
+    with clock.part("learner"), room_to_learn(run):
         learnt = learn(run, step, groups, batch.order.version)
     with clock.part("rollout"):
         if run.queue.pending:

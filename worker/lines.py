@@ -60,12 +60,12 @@ class Chunk(Generic[AnyLine]):
     offset: int
 
 
-def read_chunk(file: Path, offset: int, kind: type[AnyLine]) -> Chunk[AnyLine]:
-    """The complete lines of `file` from `offset` on, about CHUNK_BYTES of them; a last line without its newline waits.
+def read_chunk(file: Path, offset: int, kind: type[AnyLine], size: int = CHUNK_BYTES) -> Chunk[AnyLine]:
+    """The complete lines of `file` from `offset` on, about `size` bytes of them; a last line without its newline waits.
 
     Empty lines are passed over, and as malformed what is longer than MAX_LINE_BYTES. A file that is not there has no lines.
     """
-    complete = _complete_bytes(file, offset)
+    complete = _complete_bytes(file, offset, size)
     if complete is None:
         end = _end_of_line(file, offset)
         told = () if end == offset else (f"a line of {end - offset} bytes, more than the {MAX_LINE_BYTES} that are read",)
@@ -112,13 +112,13 @@ def read_lines(file: Path, kind: type[AnyLine], limit: int) -> Chunk[AnyLine]:
     return Chunk(tuple(lines), tuple(malformed), offset)
 
 
-def _complete_bytes(file: Path, offset: int) -> bytes | None:
+def _complete_bytes(file: Path, offset: int, size: int) -> bytes | None:
     """Up to a newline; nothing where none has come yet, None where it is not within MAX_LINE_BYTES."""
     if not file.exists():
         return b""
     with file.open("rb") as stream:
         stream.seek(offset)
-        data = stream.read(CHUNK_BYTES)
+        data = stream.read(size)
         if data and b"\n" not in data:  # one line longer than a chunk
             data += stream.readline(MAX_LINE_BYTES - len(data) + 1)
     if len(data) > MAX_LINE_BYTES:

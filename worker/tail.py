@@ -27,6 +27,9 @@ from worker.lines import AnyLine, Chunk, EventLine, Finite, Line, MetricsLine, S
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 MAX_SAMPLE_BYTES = 1 << 26  # of a step; the file has them all
+SAMPLE_BYTES_AT_ONCE = 1 << 24  # in one transaction, but for a step that has more: it must end in time (api/database.py)
+
+Samples = Sequence[tuple[int, str, Chunk[SampleLine]]]  # step, file, what is in it
 
 
 def _inside(path: str) -> str:
@@ -66,12 +69,18 @@ class RunTail:
     def _feed(self, file: str, kind: type[AnyLine]) -> bool:
         start = self._offset(file)
         chunk = read_chunk(self._folder / file, start, kind)
+        while len(chunk.lines) > 1 and self._sample_bytes(chunk) > SAMPLE_BYTES_AT_ONCE:
+            chunk = read_chunk(self._folder / file, start, kind, (chunk.offset - start) // 2)
         if chunk.offset == start:
             return False
+        samples = [
+            (step, name, read_lines(self._folder / name, SampleLine, MAX_SAMPLE_BYTES))
+            for name, step in self._sample_files(chunk).items()
+        ]
         del self._offsets[file]  # unknown until the commit is
         try:
             with transaction() as session:
-                self._store(session, chunk, Span(file, start, chunk.offset))
+                self._store(session, chunk, samples, Span(file, start, chunk.offset))
         except TailMovedError:  # a commit whose answer was lost in an outage
             return True
         self._offsets[file] = chunk.offset
@@ -83,25 +92,27 @@ class RunTail:
                 self._offsets[file] = tail_offset(session, self._claim.job_id, file)
         return self._offsets[file]
 
-    def _store(self, session: Session, chunk: Chunk[AnyLine], span: Span) -> None:
+    def _sample_files(self, chunk: Chunk[AnyLine]) -> dict[str, int]:
+        """Those of the steps of metrics that are there, in order: their names, and of which step each is."""
+        steps = sorted({line.step for line in chunk.lines if isinstance(line, MetricsLine)})
+        names = {f"samples/step_{step}.jsonl": step for step in steps}
+        return {name: step for name, step in names.items() if (self._folder / name).exists()}
+
+    def _sample_bytes(self, chunk: Chunk[AnyLine]) -> int:
+        return sum((self._folder / name).stat().st_size for name in self._sample_files(chunk))
+
+    def _store(self, session: Session, chunk: Chunk[AnyLine], samples: Samples, span: Span) -> None:
         metrics = [line for line in chunk.lines if isinstance(line, MetricsLine)]
         events = [line for line in chunk.lines if isinstance(line, EventLine)]
         if span.file == METRICS:
             store_metrics(session, self._claim, [line.model_dump() for line in metrics], span)
-            self._store_samples(session, sorted({line.step for line in metrics}))
+            for step, name, read in samples:
+                store_samples(session, self._claim, step, [line.model_dump() for line in read.lines])
+                self._report(session, name, read.malformed)
         else:
             store_events(session, self._claim, [event.model_dump() for event in events], span)
             self._follow(session, events)
         self._report(session, span.file, chunk.malformed)
-
-    def _store_samples(self, session: Session, steps: Sequence[int]) -> None:
-        for step in steps:
-            name = f"samples/step_{step}.jsonl"
-            file = self._folder / name
-            if file.exists():
-                read = read_lines(file, SampleLine, MAX_SAMPLE_BYTES)
-                store_samples(session, self._claim, step, [line.model_dump() for line in read.lines])
-                self._report(session, name, read.malformed)
 
     def _follow(self, session: Session, events: Sequence[EventLine]) -> None:
         """Do what events stand for: checkpoints become rows, a resumed job is back at its step, the last phase is the job's."""

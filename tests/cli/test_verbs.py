@@ -12,6 +12,8 @@ from api.ingest import Span, store_checkpoint, store_events, store_metrics
 from api.models import Checkpoint, Status
 from api.record import Claim, finish
 from api.settings import Settings, settings
+from cli import service_checks
+from cli.checks import State
 from cli.stack import free_port
 from tests.api.conftest import claimed
 from tests.cli.command import SECONDS, mhpo
@@ -166,3 +168,10 @@ def test_the_doctor_imports_torch_and_vllm(tmp_path: Path) -> None:
     found = {check["part"]: check for check in map(json.loads, told.stdout.splitlines())}
     assert found["torch"]["found"].endswith("imports")
     assert found["vllm"]["found"].endswith("imports")
+
+
+def test_the_doctor_names_a_database_that_is_too_old(record: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.service_checks.OLDEST_POSTGRESQL", (99,))
+    [found] = [one for one in service_checks.service(record, "http://127.0.0.1:9") if one.part == "postgresql"]
+    assert found.state is State.FAIL
+    assert "needs 99 or newer" in found.found

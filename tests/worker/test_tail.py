@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 
 from api.database import transaction
@@ -78,3 +79,27 @@ def test_of_samples_without_measure_the_first_are_recorded(record: Settings, tmp
         assert session.scalars(select(Sample.problem_id).order_by(Sample.position)).all() == list("01234567")
     [told] = warnings(claim)
     assert told.endswith(f"{len(lines[0]) * 2} bytes behind the first {len(lines[0]) * 8}")
+
+
+def test_steps_with_many_samples_are_taken_in_a_few_at_a_time(
+    record: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that took in all that has gathered in an outage would be ended for its length, again and again."""
+    monkeypatch.setattr("worker.tail.SAMPLE_BYTES_AT_ONCE", 1000)
+    claim, metrics, sizes = claimed(), tmp_path / "metrics.jsonl", [300, 300, 300, 900, 2000, 100]
+    (tmp_path / "samples").mkdir()
+    for step, size in enumerate(sizes, start=1):
+        line = {"problem_id": str(step), "prompt": "", "answer": "", "completions": []}
+        (tmp_path / "samples" / f"step_{step}.jsonl").write_text(f"{json.dumps(line):{size}}\n")
+        with metrics.open("a") as file:
+            file.write(json.dumps({"step": step, "time": 1.0, "metrics": {"reward": 0.5}}) + "\n")
+    tail, done = RunTail(claim, tmp_path), 0
+    while tail.feed():
+        with transaction() as session:
+            taken = session.scalars(select(Sample.step).order_by(Sample.step)).all()
+            assert session.scalars(select(StepMetrics.step).order_by(StepMetrics.step)).all() == taken
+        new = sizes[done : len(taken)]
+        assert len(new) == 1 or sum(new) < 1000
+        done = len(taken)
+    assert taken == [1, 2, 3, 4, 5, 6]
+    assert warnings(claim) == []

@@ -66,9 +66,7 @@ class Engine:
         self._llm.start_weight_update()
         self._llm.update_weights({"update_info": {"path": path}})
         self._llm.finish_weight_update(version)
-        if self._asleep:
-            self._llm.wake_up(["kv_cache", "scheduling"])
-            self._asleep = False
+        self._wake(["kv_cache"])
         self._llm.reset_prefix_cache()
 
     def rest(self) -> None:
@@ -77,10 +75,11 @@ class Engine:
             self._llm.sleep(level=1)
             self._asleep = True
 
-    def _wake(self) -> None:
-        if self._asleep:
-            self._llm.wake_up()
-            self._asleep = False
+    def _wake(self, parts: list[str] | None = None) -> None:
+        """`parts`: what still sleeps, by vLLM's names; None for all."""
+        if self._asleep and not self._llm.wake_up(parts):
+            raise RuntimeError(f"the engine sleeps on after it was to wake up ({parts or 'all of it'})")
+        self._asleep = False
 
     def token_logprobs(self, sequences: list[list[int]]) -> list[list[float]]:
         """Log-probabilities at temperature 1 of tokens 1.. of each sequence."""
