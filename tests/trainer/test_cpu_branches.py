@@ -55,6 +55,7 @@ def test_a_token_has_the_row_of_what_is_the_same_up_to_it(sequences: list[list[i
             assert end[:shared] == (ends[number - 1][:shared] if number else ())
 
 
+@pytest.mark.slow  # what it compiles takes longer than it does
 @pytest.mark.parametrize("name", OURS)
 @settings(max_examples=40, deadline=None)
 @given(sequences=sequences_alike, count=st.integers(1, 3), rows=st.integers(1, 30))
@@ -100,6 +101,7 @@ def test_rows_part_ways() -> None:
     assert (values == keys + 10).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [[7, 21], [11]])
 @pytest.mark.parametrize("temperature", [0.0, 0.05, 0.2, 1.0])
 @torch.no_grad()
