@@ -288,11 +288,7 @@ class Resources(Strict):
         float, Field(gt=0, lt=1, description="Share of a GPU's memory for the vLLM engine; it shares the GPU with the learner")
     ] = 0.35
     engine_sleeps: Annotated[
-        bool,
-        Field(
-            description="The vLLM engine gives a GPU's memory back while the learner works, and waits in the machine's memory: "
-            "engine_memory_fraction may be larger then, and each step takes the time of both ways"
-        ),
+        bool, Field(description="The vLLM engine gives a GPU's memory back while the learner works: docs/deployment.md")
     ] = False
     engine_timeout: Annotated[
         Positive,
@@ -303,11 +299,9 @@ class Resources(Strict):
     kv_cache_mb: Annotated[Count, Field(description="KV cache of the vLLM engine on a CPU, MiB")] = 256
 
     @model_validator(mode="after")
-    def _gpus_where_they_are_needed(self) -> "Resources":
+    def _a_gpu_each(self) -> "Resources":
         if self.device == "cuda" and self.learners > self.gpus:
             raise ValueError(f"learners = {self.learners} want a GPU each, and gpus = {self.gpus}")
-        if self.device == "cpu" and self.engine_sleeps:
-            raise ValueError("engine_sleeps = true gives memory back on a GPU alone, and device = 'cpu'")
         return self
 
 
@@ -377,11 +371,12 @@ class JobSpec(Strict):
             )
         if self.rollout.staleness and isinstance(self.advantages.zero_variance, ResampleZeroVariance):
             raise ValueError("advantages.zero_variance resample draws with the weights of the step: set rollout.staleness = 0")
-        if self.resources.engine_sleeps and (self.rollout.engine != "vllm" or self.rollout.staleness):
-            raise ValueError(
-                "resources.engine_sleeps is for rollout.engine = 'vllm' with rollout.staleness = 0 (with more the engine "
-                f"generates while the learner works), not for {self.rollout.engine!r} with {self.rollout.staleness}"
-            )
+        if self.resources.engine_sleeps:
+            found = (self.rollout.engine, self.rollout.staleness, self.resources.device)
+            if found[:2] != ("vllm", 0) or found[2] == "cpu":
+                raise ValueError(
+                    f"resources.engine_sleeps is for vllm, staleness 0 and a GPU; engine, staleness, device: {found}"
+                )
         names = grader_names(self.rewards)
         if len(set(names)) < len(names):
             raise ValueError(f"rewards: two graders have one name ({', '.join(names)}); give each its own `name`")

@@ -40,9 +40,9 @@ from trainer.policy import Policy, load_tokenizer
 TEMPERATURE, VOCABULARY, SUM_CONSTANT = 0.8, 32, 7
 # Largest difference of loss and gradient. In float64 the loss's is absolute; the others are in units of the gradient's norm
 # where that is above 1: by so much a rounding of the log-probabilities moves the loss, and one element of a gradient in
-# float32 is the sum of many that are larger. Measured over 5,000 examples each: 2e-15 in float64; in float32 1.1e-6 by our own
-# layers, of the true gradient.
-FLOAT64, FLOAT32 = 1e-10, 3e-6
+# float32 is the sum of many that are larger. Measured over 2,700 examples each: 2e-15 in float64; in float32 8e-7 by our own
+# layers, of the true gradient (a later run has seen 1.02e-6). The library's, compared with themselves, keep the smaller bound.
+FLOAT64, FLOAT32, FLOAT32_LIBRARY = 1e-10, 3e-6, 1e-6
 UNCHANGED = Optimizer(lr=1e-30, max_grad_norm=None)  # too small a step to change a weight: the same model in every example
 
 ADVANTAGES = ("group_std", "group_mean", "leave_one_out", "batch_std")
@@ -90,6 +90,7 @@ class Policies:
     reference: Policy
     plain: Policy
     plain_reference: Policy
+    bound: float
 
 
 @pytest.fixture(scope="module", params=["float64", "float32", "float64-library", "float32-library"])
@@ -111,7 +112,9 @@ def policies(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Polic
         if library:
             patch.setattr("trainer.policy.fits", lambda _: False)
         both = [Policy(model, tokenizer, TEMPERATURE) for model in models]
-    yield Policies(*both, *(both if library else [Policy(model, tokenizer, TEMPERATURE) for model in in_float64]))
+    plain = both if library else [Policy(model, tokenizer, TEMPERATURE) for model in in_float64]
+    bound = {"float64": FLOAT64, "float32": FLOAT32_LIBRARY if library else FLOAT32}[dtype]
+    yield Policies(both[0], both[1], plain[0], plain[1], bound)
     torch.set_num_threads(threads)
 
 
@@ -277,7 +280,7 @@ def check(
     loss_settings = Loss.parse({"aggregation": aggregation, "entropy_coefficient": 0.01})
     objective = Objective(algorithm, loss_settings, correction, KlInLoss(coefficient=0.05), SUM_CONSTANT)
     sequences, old = off_policy(drawn, kind, policies.policy)
-    bound = FLOAT64 if policies.policy.model.dtype == torch.float64 else FLOAT32
+    bound = policies.bound
     expected_loss, expected = plain(policies, objective, sequences, old)
     unit = max(1.0, float(expected.norm()))
     shuffled = list(range(len(sequences)))

@@ -157,7 +157,7 @@ def to_heads_backward(qkv, weights, factor, cos, sin, starts, scale, of_query, o
 
 @kernel
 def spread(rows, start, first, before, out):
-    """The heads in the columns of `rows` from `first` on: those from row `start` on are `out` [H, T, S] from `before` on."""
+    """The heads in the columns of `rows` from `first` on: those from row `start` on are `out` [H, L, S] from `before` on."""
     heads, length, size = out.shape
     for head in range(heads):
         for i in range(length - before):
